@@ -1,0 +1,68 @@
+# One environment (.venv) for every target, made from requirements.txt on first use.
+# PYTHON: the interpreter to make it with; the first of the list that is 3.11 or newer is taken.
+PYTHON ?= python3 python3.12 python3.11 python3.13 python
+PYTEST_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test slow bench lint format types env lock clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+quickstart: $(INSTALLED) ## install once, train the small grid, fit the laws, draw the figures
+	@$(PY) launch.py run quickstart
+
+test: $(INSTALLED) ## run the tests, without the slow ones
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+slow: $(INSTALLED) ## run the slow tests
+	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+bench: $(INSTALLED) ## run the benchmarks
+	$(PY) -m pytest -m benchmark -s benchmarks $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## check format and lint rules
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+format: $(INSTALLED) ## rewrite the files in the project's format
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+types: $(INSTALLED) ## check types
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright --pythonpath $(PY)
+
+env: $(INSTALLED) ## make .venv with the pinned packages
+
+lock: $(INSTALLED) ## pin anew: requirements.txt from pyproject.toml, for every Python from 3.11
+	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
+		--generate-hashes --no-header --no-annotate --output-file requirements.txt pyproject.toml
+
+clean: ## remove .venv and caches; results in out/ stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The mark of a finished installation is removed first and set last, so that an interrupted one
+# starts again from an empty environment.
+$(INSTALLED): requirements.txt pyproject.toml
+	@if [ -f $@ ]; then rm $@; else \
+		for python in $(PYTHON); do \
+			if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+				2>/dev/null; then found=$$python; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "No Python 3.11 or newer with venv among: $(PYTHON). Install one, or give its path: make PYTHON=PATH" >&2; \
+			exit 2; \
+		fi; \
+		echo "Making $(VENV) with $$("$$found" --version) ($$found)"; \
+		"$$found" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing the pinned packages into $(VENV) (once, a few minutes)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
