@@ -1,0 +1,1 @@
+"""Text as exact numbers: corpora, tokenizers, generated languages and reproducible batches."""
