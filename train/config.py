@@ -1,0 +1,250 @@
+"""RunSpec: everything that decides the outcome of one training run, and nothing else.
+
+A spec is a tree of frozen dataclasses, JSON both ways. `run_id` hashes its identity: two specs that
+would train the same weights share an id, whatever form their budget was given in. Executor, device
+and packing are provenance; they live in the record, never here. No jax in this module.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from model.accounting import FlopsConvention, train_flops_per_token
+from model.config import ModelConfig
+
+T = TypeVar("T")
+SCHEMA_VERSION = 1
+"""Version of the identity JSON. A new field enters by migration; stored ids are never recomputed."""
+
+
+class SpecError(ValueError):
+    """A spec, plan or flag that cannot be run; the message names field, value and remedy."""
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise SpecError(message)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which tokens: corpus and tokenizer by content hash, the split rule, the unique budget.
+
+    `n_tokens_unique` limits the run to that many distinct training tokens (then they repeat);
+    None means the whole training split.
+    """
+
+    corpus: str
+    corpus_hash: str
+    tokenizer: str
+    tokenizer_hash: str
+    split_rule: str
+    n_tokens_unique: int | None = None
+
+    def __post_init__(self) -> None:
+        unique = self.n_tokens_unique
+        _require(
+            unique is None or unique > 0,
+            f"data.n_tokens_unique={unique} must be positive; use none for the whole split",
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) after clipping by global norm.
+
+    Decay acts on weight matrices only and is multiplied by the learning rate.
+    """
+
+    lr: float
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    kind: Literal["adamw"] = "adamw"
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"optimizer.lr={self.lr} must be positive")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optimizer.{name}={value} must be in [0, 1)")
+        for name in ("eps", "clip_norm"):
+            value = getattr(self, name)
+            _require(value > 0, f"optimizer.{name}={value} must be positive")
+        decay = self.weight_decay
+        _require(decay >= 0, f"optimizer.weight_decay={decay} must not be negative")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate over steps: linear warm-up, then the named form (see train.schedule).
+
+    `decay_steps` belongs to wsd alone: the length of its final cooldown.
+    """
+
+    kind: Literal["constant", "cosine", "linear", "wsd"] = "linear"
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+    final_lr_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        warmup = self.warmup_steps
+        _require(warmup >= 0, f"schedule.warmup_steps={warmup} must not be negative")
+        _require(
+            (self.decay_steps is not None) == (self.kind == "wsd"),
+            f"schedule.decay_steps={self.decay_steps} with schedule.kind={self.kind}: "
+            "give decay_steps for wsd and for no other kind",
+        )
+        _require(
+            self.decay_steps is None or self.decay_steps > 0,
+            f"schedule.decay_steps={self.decay_steps} must be positive",
+        )
+        fraction = self.final_lr_fraction
+        _require(0 <= fraction <= 1, f"schedule.final_lr_fraction={fraction} must be in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: exactly one of steps, tokens or FLOPs; the others are derived.
+
+    Tokens and FLOPs are rounded to the nearest whole step, at least one.
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    flops: float | None = None
+    flops_convention: FlopsConvention = "matmul_full"
+
+    def __post_init__(self) -> None:
+        given = {k: getattr(self, k) for k in ("steps", "tokens", "flops")}
+        given = {k: v for k, v in given.items() if v is not None}
+        _require(
+            len(given) == 1, f"budget gives {given or 'nothing'}; give one of steps, tokens, flops"
+        )
+        name, value = next(iter(given.items()))
+        _require(value > 0, f"budget.{name}={value} must be positive")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run, completely. `batch_size` is in sequences of model.seq_len tokens."""
+
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    budget: Budget
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    batch_size: int = 8
+    seed_init: int = 0
+    seed_data: int = 0
+    dtype: Literal["float32"] = "float32"
+    parametrization: Literal["standard"] = "standard"
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size > 0, f"batch_size={self.batch_size} must be positive")
+        for name in ("seed_init", "seed_data"):
+            value = getattr(self, name)
+            _require(0 <= value < 2**32, f"{name}={value} must be in [0, 2**32)")
+        used = self.schedule.warmup_steps + (self.schedule.decay_steps or 0)
+        _require(
+            used <= self.n_steps,
+            f"schedule: warm-up and cooldown take {used} steps but the budget has {self.n_steps}; "
+            "shorten them or raise the budget",
+        )
+
+    @property
+    def batch_tokens(self) -> int:
+        """Target tokens per step."""
+        return self.batch_size * self.model.seq_len
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        budget = self.budget
+        if budget.steps is not None:
+            return budget.steps
+        tokens = budget.tokens
+        if tokens is None:
+            assert budget.flops is not None
+            tokens = budget.flops / train_flops_per_token(self.model, budget.flops_convention)
+        return max(1, round(tokens / self.batch_tokens))
+
+    @property
+    def n_tokens(self) -> int:
+        """D: target tokens seen in training, repeats counted."""
+        return self.n_steps * self.batch_tokens
+
+    @property
+    def run_id(self) -> str:
+        """16 hex digits of the SHA-256 of the canonical identity JSON."""
+        return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:16]
+
+    def identity(self) -> dict[str, Any]:
+        """What run_id hashes: the spec as JSON values, the budget as the steps it comes to."""
+        values = to_json(self)
+        values["budget"] = {"steps": self.n_steps}
+        return {"schema_version": SCHEMA_VERSION, **values}
+
+
+def canonical_json(value: Any) -> str:
+    """The one text of a JSON value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def to_json(spec: Any) -> dict[str, Any]:
+    """A config dataclass as JSON values, numbers in the type that their field declares."""
+    hints = typing.get_type_hints(type(spec))
+    values = {}
+    for f in dataclasses.fields(spec):
+        value = getattr(spec, f.name)
+        if dataclasses.is_dataclass(value):
+            value = to_json(value)
+        elif value is not None and float in _options(hints[f.name]):
+            value = float(value)
+        values[f.name] = value
+    return values
+
+
+def from_json(cls: type[T], values: Any, path: str = "spec") -> T:
+    """Rebuild a config dataclass from to_json's values.
+
+    Raises: SpecError: an unknown, missing or wrongly typed field, by its dotted path.
+    """
+    _require(isinstance(values, dict), f"{path}={values!r} must be an object of fields")
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    _require(not unknown, f"{path} has unknown fields {unknown}; known are {sorted(known)}")
+    hints = typing.get_type_hints(cls)
+    decoded = {k: _decode(hints[k], v, f"{path}.{k}") for k, v in values.items()}
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in decoded
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    _require(not missing, f"{path} lacks the fields {missing}")
+    return cls(**decoded)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _decode(hint: Any, value: Any, path: str) -> Any:
+    for option in _options(hint):
+        if dataclasses.is_dataclass(option):
+            return from_json(typing.cast(type, option), value, path)
+        if typing.get_origin(option) is Literal and value in typing.get_args(option):
+            return value
+        if option is float and type(value) in (int, float):
+            return float(value)
+        if option in (int, str, bool, type(None)) and type(value) is option:
+            return value
+    raise SpecError(f"{path}={value!r} is not of type {hint}")

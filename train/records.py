@@ -1,0 +1,267 @@
+"""What a run writes, and how it is read back. The only contract between training and analysis.
+
+    runs/<run_id>/run.json                    the committed record (a hard link into its attempt)
+    runs/<run_id>/attempt-<k>/run.json        one row: the run
+    runs/<run_id>/attempt-<k>/curve.jsonl     one row a logged point
+    runs/<run_id>/attempt-<k>/weights.safetensors
+    runs/<run_id>/attempt-<k>/checkpoint/     only while the attempt is under way
+
+An attempt may be cut off anywhere; it counts once its record is linked, which the file system lets
+exactly one attempt do. Nothing here imports jax.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RECORD_VERSION = 1
+"""Version of the columns below; written into every record."""
+
+RUN_COLUMNS = {
+    "run_id": "hash of the spec's identity",
+    "attempt": "which attempt was committed, from 1",
+    "status": "finished, or diverged (loss not finite)",
+    "diverged_step": "first step with a loss that is not finite; null if none",
+    "corpus": "name",
+    "corpus_hash": "of the documents' text and keys",
+    "tokenizer": "name",
+    "n_layers": "",
+    "d_model": "",
+    "n_heads": "",
+    "d_head": "",
+    "d_ff": "",
+    "vocab_size": "",
+    "seq_len": "tokens",
+    "batch_size": "sequences",
+    "batch_tokens": "target tokens a step",
+    "n_steps": "optimizer steps",
+    "lr": "peak learning rate",
+    "weight_decay": "",
+    "beta2": "",
+    "schedule": "kind",
+    "warmup_steps": "",
+    "seed_init": "",
+    "seed_data": "",
+    "dtype": "",
+    "parametrization": "",
+    "n_params_embedding": "token and position embeddings",
+    "n_params_non_embedding": "weight matrices of the blocks (Kaplan's N)",
+    "n_params_norm": "gains of all norms",
+    "n_params_head": "output matrix if not tied",
+    "n_params_total": "the sum (Chinchilla's N)",
+    "n_tokens": "target tokens seen, repeats counted (D)",
+    "n_tokens_unique": "distinct target tokens seen",
+    "n_epochs": "n_tokens / distinct tokens available to the run",
+    "train_flops_6n_non_embedding": "FLOPs of the run, by convention (model.accounting)",
+    "train_flops_6n_total": "",
+    "train_flops_matmul_causal": "",
+    "train_flops_matmul_full": "",
+    "loss_nats": "final loss on the whole validation split, nats/token; null if diverged",
+    "loss_se_iid": "its standard error, tokens independent",
+    "loss_se_document": "its standard error, documents independent",
+    "bits_per_byte": "the same loss per byte of text",
+    "train_loss_nats_final": "mean training loss of the last twentieth of the steps",
+    "n_validation_tokens": "",
+    "seconds": "wall time of the committed attempt, compilation included",
+    "seconds_compile": "of which until the first dispatch was done",
+    "resumed_from_step": "step of the checkpoint it continued; 0 if none",
+    "is_exact": "false if it was resumed under another mode",
+    "device": "name",
+    "mode": "what the bits depend on besides spec and versions",
+    "jax_version": "",
+    "git_commit": "",
+    "record_version": "",
+}
+"""Columns of a run record and their meaning; losses in nats/token, FLOPs by named convention."""
+
+CURVE_COLUMNS = {
+    "run_id": "",
+    "attempt": "",
+    "step": "steps taken when the point was logged",
+    "n_tokens": "target tokens seen by then",
+    "train_flops_matmul_full": "FLOPs spent by then",
+    "loss_nats": "mean training loss since the point before, nats/token",
+    "lr": "learning rate of the last step",
+    "grad_norm": "gradient norm of the last step, before clipping",
+}
+
+
+class RecordError(ValueError):
+    """A record that cannot be read; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a run: its own directory, which nobody else writes."""
+
+    directory: Path
+    number: int
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.directory / "checkpoint"
+
+    @property
+    def weights(self) -> Path:
+        return self.directory / "weights.safetensors"
+
+
+def begin_attempt(store: Path, run_id: str) -> Attempt:
+    """A fresh attempt directory, numbered one past the highest there is."""
+    numbers = [a.number for a in attempts(store, run_id)]
+    number = max(numbers, default=0) + 1
+    while True:
+        directory = store / run_id / f"attempt-{number}"
+        try:
+            directory.mkdir(parents=True)
+            return Attempt(directory, number)
+        except FileExistsError:
+            number += 1
+
+
+def attempts(store: Path, run_id: str) -> list[Attempt]:
+    """All attempts at a run, oldest first."""
+    found = (store / run_id).glob("attempt-*")
+    return sorted(
+        (Attempt(p, int(p.name.removeprefix("attempt-"))) for p in found), key=lambda a: a.number
+    )
+
+
+def append_points(attempt: Attempt, points: Iterable[dict[str, Any]]) -> None:
+    """Add logged points to an attempt's curve."""
+    with open(attempt.directory / "curve.jsonl", "a") as file:
+        file.writelines(_line(point) + "\n" for point in points)
+
+
+def read_points(attempt: Attempt) -> list[dict[str, Any]]:
+    """Points of an attempt's curve; a torn last line (the writer was killed) is left out.
+
+    Raises: RecordError: a line that is not the last cannot be read.
+    """
+    path = attempt.directory / "curve.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    points = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            points.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise RecordError(
+                f"{path} line {number} is damaged ({error.msg}); remove {path.parent.parent} and "
+                "run again"
+            ) from error
+    return points
+
+
+def commit(store: Path, attempt: Attempt, row: dict[str, Any]) -> bool:
+    """Make an attempt the run's record, durably. False if another attempt was first.
+
+    Raises: RecordError: the row's columns are not RUN_COLUMNS.
+    """
+    if set(row) != set(RUN_COLUMNS):
+        odd = sorted(set(row) ^ set(RUN_COLUMNS))
+        raise RecordError(f"a run record must have exactly the columns RUN_COLUMNS; differs in {odd}")
+    path = attempt.directory / "run.json"
+    write_atomically(path, json.dumps(to_plain(row), indent=1, allow_nan=False) + "\n")
+    try:
+        os.link(path, attempt.directory.parent / "run.json")
+    except FileExistsError:
+        return False
+    _sync_directory(attempt.directory.parent)
+    return True
+
+
+def clean_up(store: Path, run_id: str) -> None:
+    """Of a committed run, keep only the committed attempt's record, curve and weights."""
+    row = read_run(store, run_id)
+    if row is None:
+        return
+    for attempt in attempts(store, run_id):
+        is_kept = attempt.number == row["attempt"]
+        shutil.rmtree(attempt.checkpoint_dir if is_kept else attempt.directory, ignore_errors=True)
+
+
+def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
+    """The committed record of a run, None if there is none yet.
+
+    Raises: RecordError: the record is damaged or from another version of the columns.
+    """
+    path = store / run_id / "run.json"
+    try:
+        row = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is damaged ({error}); remove {path.parent} and run again") from error
+    if not isinstance(row, dict) or set(row) != set(RUN_COLUMNS):
+        raise RecordError(
+            f"{path} does not have the columns of record_version={RECORD_VERSION}; "
+            f"move {path.parent} away and run again"
+        )
+    return row
+
+
+def committed_attempt(store: Path, row: dict[str, Any]) -> Attempt:
+    """The attempt behind a committed record."""
+    return Attempt(store / row["run_id"] / f"attempt-{row['attempt']}", row["attempt"])
+
+
+def progress(store: Path, run_id: str) -> int:
+    """Steps that the newest attempt at an uncommitted run has logged, 0 if it has not begun."""
+    tried = attempts(store, run_id)
+    points = read_points(tried[-1]) if tried else []
+    return points[-1]["step"] if points else 0
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file by complete new content that survives a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_directory(path.parent)
+
+
+def write_once(path: Path, text: str) -> bool:
+    """Create a file with complete content, durably; False and untouched if it exists."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.once")
+    write_atomically(temporary, text)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    _sync_directory(path.parent)
+    return True
+
+
+def to_plain(value: Any) -> Any:
+    """JSON values of nested rows: numpy scalars become Python's, what is not finite null."""
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(to_plain(row), separators=(",", ":"), allow_nan=False)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,83 @@
+"""Where a run computes: set before jax is imported, and stated in every record after."""
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What 'the same machine' means for bit-identity; provenance, never identity of a run.
+
+    `mode` holds what XLA:CPU's bits depend on (its pool of threads) and the kernels' form.
+    """
+
+    device: str
+    mode: str
+    jax_version: str
+    git_commit: str
+
+
+def configure(cache_dir: Path) -> int:
+    """Set up XLA for many small models at once: one virtual CPU device a core, a compile cache.
+
+    Call before jax is imported. XLA:CPU's bits depend on its thread pool, so the pool and the
+    device count are fixed to the machine's cores, not to how many of them a command uses.
+    NPROC or XLA_FLAGS from the user's environment are respected.
+
+    Returns: the number of virtual CPU devices asked for.
+    Raises: RuntimeError: jax was imported already, so nothing here could take effect.
+    """
+    if "jax" in sys.modules:
+        raise RuntimeError("configure() was called after jax was imported; call it first")
+    n_cores = int(os.environ.setdefault("NPROC", str(len(os.sched_getaffinity(0)))))
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "host_platform_device_count" not in flags:
+        count = f"--xla_force_host_platform_device_count={n_cores}"
+        os.environ["XLA_FLAGS"] = f"{flags} {count}".strip()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    return n_cores
+
+
+def describe(device, kernels_name: str) -> Runtime:
+    """The runtime of a jax device."""
+    import jax
+
+    is_cpu = device.platform == "cpu"
+    name = _cpu_model() if is_cpu else device.device_kind
+    n_devices = len(jax.local_devices())
+    pool = max(int(os.environ.get("NPROC", os.cpu_count() or 1)), n_devices)
+    mode = f"{device.platform} kernels={kernels_name}" + (f" pool={pool}" if is_cpu else "")
+    return Runtime(name, mode, jax.__version__, git_commit())
+
+
+def git_commit() -> str:
+    """Commit of the code, '+dirty' if the tree differs from it, 'unknown' outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
