@@ -10,6 +10,7 @@ import numpy as np
 
 from model.config import ModelConfig
 from model.functional import Params, abstract_params, flatten, unflatten
+from train.config import RunSpec, from_json
 from train.records import Attempt, RecordError, write_atomically
 from train.step import TrainState
 
@@ -61,6 +62,21 @@ def save_weights(path: Path, params: Params, metadata: dict[str, str]) -> None:
     tensors = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
     save_file(tensors, temporary, metadata=metadata)
     temporary.replace(path)
+
+
+def read_spec(path: Path) -> RunSpec:
+    """The spec of the run that left these weights.
+
+    Raises: RecordError: the file is missing, damaged, or without a spec.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            identity = json.loads((file.metadata() or {})["spec"])
+    except (FileNotFoundError, SafetensorError, KeyError, ValueError) as error:
+        raise RecordError(f"{path} holds no spec ({error!r}); train the run again") from error
+    return from_json(RunSpec, {k: v for k, v in identity.items() if k != "schema_version"})
 
 
 def load_weights(path: Path, cfg: ModelConfig) -> Params:

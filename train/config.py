@@ -180,6 +180,11 @@ class RunSpec:
         return self.n_steps * self.batch_tokens
 
     @property
+    def compile_key(self) -> tuple[Any, ...]:
+        """What the compiled step depends on: runs that share it share one executable."""
+        return (self.model, self.batch_size, self.optimizer.kind, self.parametrization, self.dtype)
+
+    @property
     def run_id(self) -> str:
         """16 hex digits of the SHA-256 of the canonical identity JSON."""
         return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:16]

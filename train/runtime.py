@@ -21,27 +21,30 @@ class Runtime:
     git_commit: str
 
 
-def configure(cache_dir: Path) -> int:
+def n_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def configure(cache_dir: Path) -> None:
     """Set up XLA for many small models at once: one virtual CPU device a core, a compile cache.
 
     Call before jax is imported. XLA:CPU's bits depend on its thread pool, so the pool and the
     device count are fixed to the machine's cores, not to how many of them a command uses.
     NPROC or XLA_FLAGS from the user's environment are respected.
 
-    Returns: the number of virtual CPU devices asked for.
     Raises: RuntimeError: jax was imported already, so nothing here could take effect.
     """
     if "jax" in sys.modules:
         raise RuntimeError("configure() was called after jax was imported; call it first")
-    n_cores = int(os.environ.setdefault("NPROC", str(len(os.sched_getaffinity(0)))))
+    os.environ.setdefault("NPROC", str(n_cores()))
     flags = os.environ.get("XLA_FLAGS", "")
     if "host_platform_device_count" not in flags:
-        count = f"--xla_force_host_platform_device_count={n_cores}"
+        count = f"--xla_force_host_platform_device_count={n_cores()}"
         os.environ["XLA_FLAGS"] = f"{flags} {count}".strip()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    return n_cores
 
 
 def describe(device, kernels_name: str) -> Runtime:

@@ -1,0 +1,97 @@
+"""The only crossing between flax and plain JAX.
+
+Outside `model/`, parameters are a nested dict with string keys and array leaves, an ordinary
+pytree: `params["blocks"]["0"]["attention"]["qkv"]`. The compute dtype is the parameters' dtype.
+"""
+
+import functools
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+from jaxtyping import Array, Float, Integer
+
+from model.config import ModelConfig
+from model.kernels import PLAIN, Kernels
+from model.parametrization import init_std, is_gain
+from model.transformer import Transformer
+
+Params = dict[str, Any]
+Tokens = Integer[Array, "B T"] | Integer[np.ndarray, "B T"]
+
+
+@functools.cache
+def _split(cfg: ModelConfig, kernels: Kernels) -> tuple[Any, dict[str, Any]]:
+    model = nnx.eval_shape(lambda: Transformer(cfg, kernels))
+    graphdef, state = nnx.split(model)
+    return graphdef, nnx.to_pure_dict(state)
+
+
+def _merge(cfg: ModelConfig, params: Params, kernels: Kernels) -> Transformer:
+    # flax matches leaves by sorted order, and "10" sorts before "2": layers must go back to ints.
+    blocks = {int(index): block for index, block in params["blocks"].items()}
+    leaves = jax.tree.map(jnp.asarray, {**params, "blocks": blocks})
+    return nnx.merge(_split(cfg, kernels)[0], leaves)
+
+
+def abstract_params(cfg: ModelConfig) -> Params:
+    """Shapes and dtypes of the parameters: a nested dict of jax.ShapeDtypeStruct, float32."""
+    state = _split(cfg, PLAIN)[1]
+    blocks = {str(index): block for index, block in state["blocks"].items()}
+    return jax.tree.map(lambda leaf: leaf, {**state, "blocks": blocks})
+
+
+def init_params(cfg: ModelConfig, seed: int, parametrization: str = "standard") -> Params:
+    """Initial parameters: a nested dict of float32 numpy arrays, the same on every device.
+
+    Matrices are normal with the parametrization's std, gains are 1. Each array is drawn from a
+    generator of its own, keyed by (seed, name), so no option changes the draw of another array.
+
+    Raises: ValueError: seed is negative, or the parametrization is unknown.
+    """
+    if seed < 0:
+        raise ValueError(f"seed={seed} is negative; use an int of at least 0")
+    leaves = {}
+    for name, leaf in flatten(abstract_params(cfg)).items():
+        if is_gain(name):
+            leaves[name] = np.ones(leaf.shape, np.float32)
+            continue
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        std = init_std(cfg, name, leaf.shape, parametrization)
+        leaves[name] = rng.standard_normal(leaf.shape, np.float32) * np.float32(std)
+    return unflatten(leaves)
+
+
+def features(
+    cfg: ModelConfig, params: Params, tokens_BT: Tokens, *, kernels: Kernels = PLAIN
+) -> tuple[Float[Array, "B T D"], Float[Array, "V D"]]:
+    """The final norm's output x_BTD and the head w_VD; the logits are x_BTD @ w_VD.T.
+
+    Args: tokens_BT: int, at most seq_len long.
+    Raises: ValueError: the tokens are more than seq_len long.
+    """
+    return _merge(cfg, params, kernels).features(jnp.asarray(tokens_BT))
+
+
+def apply(
+    cfg: ModelConfig, params: Params, tokens_BT: Tokens, *, kernels: Kernels = PLAIN
+) -> Float[Array, "B T V"]:
+    """Logits_BTV of the token after each position.
+
+    Args: tokens_BT: int, at most seq_len long.
+    Raises: ValueError: the tokens are more than seq_len long.
+    """
+    return _merge(cfg, params, kernels)(jnp.asarray(tokens_BT))
+
+
+def flatten(params: Params) -> dict[str, Any]:
+    """Leaves by dotted name, such as `blocks.0.attention.qkv`."""
+    return traverse_util.flatten_dict(params, sep=".")
+
+
+def unflatten(leaves: dict[str, Any]) -> Params:
+    """The nested dict of leaves by dotted name: the inverse of `flatten`."""
+    return traverse_util.unflatten_dict(leaves, sep=".")

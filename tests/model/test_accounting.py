@@ -1,0 +1,165 @@
+"""Parameters and FLOPs by formula equal what is really there: array sizes, and the jaxpr."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.accounting import (
+    FLOPS_CONVENTIONS,
+    count_params,
+    forward_flops_per_token,
+    train_flops,
+    train_flops_per_token,
+)
+from model.config import ModelConfig
+from model.functional import abstract_params, features, flatten
+from model.kernels import PLAIN
+
+CONFIGS = st.builds(
+    ModelConfig,
+    n_layers=st.integers(1, 3),
+    d_model=st.integers(1, 9),
+    n_heads=st.integers(1, 3),
+    d_head=st.sampled_from([2, 4, 6]),
+    d_ff=st.integers(1, 11),
+    vocab_size=st.integers(1, 13),
+    seq_len=st.integers(1, 7),
+    position=st.sampled_from(["learned", "rotary"]),
+    norm=st.sampled_from(["layernorm", "rmsnorm"]),
+    activation=st.sampled_from(["gelu", "swiglu"]),
+    tied_head=st.booleans(),
+)
+
+
+def quickstart(n_layers: int, d_model: int) -> ModelConfig:
+    return ModelConfig(
+        n_layers=n_layers,
+        d_model=d_model,
+        n_heads=d_model // 8,
+        d_head=8,
+        d_ff=4 * d_model,
+        vocab_size=256,
+        seq_len=64,
+    )
+
+
+def group(name: str) -> str:
+    """The parameter group of a leaf, by what it is called."""
+    if name.endswith("_embedding"):
+        return "embedding"
+    if name.endswith(".gain"):
+        return "norm"
+    return "head" if name == "head" else "non_embedding"
+
+
+@given(CONFIGS)
+def test_param_groups_equal_the_arrays(cfg):
+    sizes = {"embedding": 0, "non_embedding": 0, "norm": 0, "head": 0}
+    for name, leaf in flatten(abstract_params(cfg)).items():
+        sizes[group(name)] += math.prod(leaf.shape)
+    counts = count_params(cfg)
+    assert {name: getattr(counts, name) for name in sizes} == sizes
+    assert counts.total == sum(sizes.values())
+
+
+def inner_jaxprs(params: dict) -> list:
+    values = [v for value in params.values() for v in (value if type(value) is tuple else [value])]
+    return [value.jaxpr if hasattr(value, "jaxpr") else value for value in values]
+
+
+def dot_flops(jaxpr) -> int:
+    """FLOPs of every dot_general in a jaxpr, at 2 per multiply-add, inner jaxprs included."""
+    n_flops = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            inner = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            n_flops += 2 * inner * math.prod(eqn.outvars[0].aval.shape)
+        assert eqn.primitive.name not in ("while", "cond"), "count of these is not defined"
+        repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        n_flops += repeats * sum(
+            dot_flops(inner) for inner in inner_jaxprs(eqn.params) if hasattr(inner, "eqns")
+        )
+    return n_flops
+
+
+def test_the_counter_multiplies_scanned_bodies():
+    def run(x):
+        return jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, c), None), x, None, length=5)[0]
+
+    assert dot_flops(jax.make_jaxpr(run)(jnp.ones((3, 3))).jaxpr) == 5 * 2 * 3**3
+
+
+@settings(max_examples=25)
+@given(CONFIGS, st.integers(1, 3))
+def test_matmul_flops_equal_the_jaxpr_of_a_training_step(cfg, batch_size):
+    def loss(params, tokens_BT):
+        x_BTD, w_VD = features(cfg, params, tokens_BT, kernels=PLAIN)
+        return PLAIN.cross_entropy(x_BTD.reshape(-1, cfg.d_model), w_VD, tokens_BT.reshape(-1))
+
+    tokens = jax.ShapeDtypeStruct((batch_size, cfg.seq_len), jnp.int32)
+    jaxpr = jax.make_jaxpr(jax.value_and_grad(loss))(abstract_params(cfg), tokens).jaxpr
+    assert dot_flops(jaxpr) == train_flops(cfg, batch_size * cfg.seq_len, "matmul_full")
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "d_model", "n_params", "flops"),
+    [
+        (1, 16, 3_072, 55_296),
+        (2, 16, 6_144, 86_016),
+        (2, 24, 13_824, 156_672),
+        (2, 32, 24_576, 245_760),
+        (3, 40, 57_600, 499_200),
+        (3, 56, 112_896, 892_416),
+        (4, 64, 196_608, 1_474_560),
+        (4, 80, 307_200, 2_211_840),
+    ],
+)
+def test_counts_of_the_quickstart_sizes(n_layers, d_model, n_params, flops):
+    cfg = quickstart(n_layers, d_model)
+    assert count_params(cfg).non_embedding == n_params
+    assert count_params(cfg).embedding == (256 + 64) * d_model
+    assert train_flops_per_token(cfg, "matmul_full") == flops
+
+
+def test_conventions_of_gpt2_small():
+    """The usual shape: Kaplan's 12 n_layers d_model^2, and the size published for GPT-2 small."""
+    cfg = ModelConfig(12, 768, 12, 64, 3072, 50257, 1024)
+    counts = count_params(cfg)
+    assert counts.non_embedding == 12 * 12 * 768**2
+    # 124,439,808 parameters as released, less 12 * 9 * 768 biases of the blocks' matrices and
+    # 25 * 768 of the norms, which this model does not have.
+    assert counts.total == 124_439_808 - 12 * 9 * 768 - 25 * 768
+    assert train_flops_per_token(cfg, "6n_non_embedding") == 6 * counts.non_embedding
+    assert train_flops_per_token(cfg, "6n_total") == 6 * counts.total
+    head = 6 * 768 * 50257
+    scores = 12 * 12 * 768 * 1024
+    assert train_flops_per_token(cfg, "matmul_full") == 6 * counts.non_embedding + head + scores
+
+
+@given(CONFIGS)
+def test_causal_flops_count_the_keys_each_query_sees(cfg):
+    n_keys_seen = sum(t for t in range(1, cfg.seq_len + 1))
+    n_keys_full = cfg.seq_len**2
+    excess = 12 * cfg.n_layers * cfg.d_attn * (n_keys_full - n_keys_seen)
+    full, causal = (
+        train_flops(cfg, cfg.seq_len, convention) for convention in ("matmul_full", "matmul_causal")
+    )
+    assert full - causal == excess
+
+
+@pytest.mark.parametrize("convention", FLOPS_CONVENTIONS)
+def test_training_is_three_forward_passes(tiny, convention):
+    forward = forward_flops_per_token(tiny, convention)
+    assert train_flops_per_token(tiny, convention) == 3 * forward
+    assert train_flops(tiny, 10, convention) == 30 * forward
+
+
+@pytest.mark.usefixtures("ill_typed")
+def test_an_unknown_convention_is_named(tiny):
+    with pytest.raises(ValueError, match="convention='6n' is unknown.*matmul_full"):
+        train_flops_per_token(tiny, "6n")
