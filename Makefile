@@ -24,7 +24,7 @@ slow: $(INSTALLED) ## run the slow tests
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## run the benchmarks
-	$(PY) -m pytest -m benchmark -s benchmarks $(PYTEST_ARGS)
+	@set -e; for script in benchmarks/bench_*.py; do echo "$$script"; $(PY) "$$script"; done
 
 lint: $(INSTALLED) ## check format and lint rules
 	$(PY) -m ruff format --check .

@@ -6,6 +6,9 @@ import os
 # machines with more cores.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NPROC", "2")
+if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    two_devices = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {two_devices}".strip()
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")

@@ -74,9 +74,9 @@ def read_spec(path: Path) -> RunSpec:
     try:
         with safe_open(path, "numpy") as file:
             identity = json.loads((file.metadata() or {})["spec"])
+        return from_json(RunSpec, {k: v for k, v in identity.items() if k != "schema_version"})
     except (FileNotFoundError, SafetensorError, KeyError, ValueError) as error:
         raise RecordError(f"{path} holds no spec ({error!r}); train the run again") from error
-    return from_json(RunSpec, {k: v for k, v in identity.items() if k != "schema_version"})
 
 
 def load_weights(path: Path, cfg: ModelConfig) -> Params:
@@ -90,7 +90,9 @@ def load_weights(path: Path, cfg: ModelConfig) -> Params:
     try:
         tensors = load_file(path)
     except (FileNotFoundError, SafetensorError) as error:
-        raise RecordError(f"{path} cannot be read as weights ({error}); train the run again") from error
+        raise RecordError(
+            f"{path} cannot be read as weights ({error}); train the run again"
+        ) from error
     expected = {name: leaf.shape for name, leaf in flatten(abstract_params(cfg)).items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if found != expected:

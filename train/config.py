@@ -8,6 +8,7 @@ and packing are provenance; they live in the record, never here. No jax in this 
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from model.config import ModelConfig
 
 T = TypeVar("T")
 SCHEMA_VERSION = 1
-"""Version of the identity JSON. A new field enters by migration; stored ids are never recomputed."""
+"""Of the identity JSON. A new field enters by migration; stored ids are never recomputed."""
 
 
 class SpecError(ValueError):
@@ -69,15 +70,17 @@ class OptimizerConfig:
     kind: Literal["adamw"] = "adamw"
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, f"optimizer.lr={self.lr} must be positive")
+        _require(0 < self.lr < math.inf, f"optimizer.lr={self.lr} must be positive and finite")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"optimizer.{name}={value} must be in [0, 1)")
         for name in ("eps", "clip_norm"):
             value = getattr(self, name)
-            _require(value > 0, f"optimizer.{name}={value} must be positive")
+            _require(0 < value < math.inf, f"optimizer.{name}={value} must be positive and finite")
         decay = self.weight_decay
-        _require(decay >= 0, f"optimizer.weight_decay={decay} must not be negative")
+        _require(
+            0 <= decay < math.inf, f"optimizer.weight_decay={decay} must be finite, at least 0"
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Budget:
             len(given) == 1, f"budget gives {given or 'nothing'}; give one of steps, tokens, flops"
         )
         name, value = next(iter(given.items()))
-        _require(value > 0, f"budget.{name}={value} must be positive")
+        _require(0 < value < math.inf, f"budget.{name}={value} must be positive and finite")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops, train_flops_per_token
 from model.functional import init_params
-from model.kernels import Kernels, kernels_for
+from model.kernels import kernels_for
 from train import checkpoint, records
 from train.config import RunSpec, SpecError, canonical_json
 from train.curve import Curve, extend
@@ -59,7 +59,7 @@ def train(
     corpus: TokenizedCorpus,
     store: Path,
     *,
-    device: jax.Device,
+    device: Any,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint_every_s: float = 60.0,
@@ -68,6 +68,7 @@ def train(
 
     A loss that is not finite ends the run with status "diverged": a record, not an error.
 
+    Args: device: a jax.Device.
     Returns: the committed record (of whichever attempt was first).
     Raises: SpecError: the corpus is not the one the spec names, or is too small for it.
         Interrupted: should_stop() was true; a checkpoint was left.
@@ -211,7 +212,7 @@ def _inputs(spec: RunSpec, corpus: TokenizedCorpus, windows: Windows, step: int)
     return batches, learning_rates(spec, steps), n_valid
 
 
-def _n_microbatches(spec: RunSpec, device: jax.Device) -> int:
+def _n_microbatches(spec: RunSpec, device: Any) -> int:
     """The fewest equal parts of a batch that each fit the cache of a CPU; 1 elsewhere."""
     if device.platform != "cpu":
         return 1

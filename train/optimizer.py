@@ -43,7 +43,7 @@ def init_moments(params: Params, hyper: Hyperparameters) -> optax.OptState:
 
 
 def apply_updates(
-    cfg: ModelConfig, params: Params, updates: Params, lr: jax.Array, parametrization: str
+    cfg: ModelConfig, params: Params, updates: Any, lr: jax.Array, parametrization: str
 ) -> Params:
     """params - lr * multiplier * updates, the multiplier by parameter group."""
     rates = {name: lr * lr_multiplier(cfg, name, parametrization) for name in flatten(params)}

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from model.accounting import train_flops
 from train.config import RunSpec
 from train.data.corpora import TokenizedCorpus
@@ -23,12 +21,14 @@ def train_all(
     corpus: TokenizedCorpus,
     store: Path,
     *,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Any],
     on_progress: Callable[[Progress], None],
     on_record: Callable[[dict[str, Any]], None],
     checkpoint_every_s: float = 60.0,
 ) -> None:
     """Train every spec; callbacks come from worker threads, one at a time.
+
+    Args: devices: of jax.local_devices().
 
     Ctrl-C, or a failure of one run, stops the others at their next dispatch, with a checkpoint.
 
@@ -39,7 +39,7 @@ def train_all(
     stop = threading.Event()
     failures: list[BaseException] = []
 
-    def work(device: jax.Device) -> None:
+    def work(device: Any) -> None:
         shape = None
         while not stop.is_set() and (spec := queue.take(shape)) is not None:
             shape = spec.compile_key
@@ -48,13 +48,13 @@ def train_all(
                     spec, corpus, store, device=device, should_stop=stop.is_set,
                     on_progress=_locked(lock, on_progress), checkpoint_every_s=checkpoint_every_s,
                 )  # fmt: skip
+                _locked(lock, on_record)(row)
             except Interrupted:
                 return
             except BaseException as error:
                 failures.append(error)
                 stop.set()
                 return
-            _locked(lock, on_record)(row)
 
     threads = [threading.Thread(target=work, args=(device,)) for device in devices]
     for thread in threads:

@@ -166,7 +166,9 @@ def commit(store: Path, attempt: Attempt, row: dict[str, Any]) -> bool:
     """
     if set(row) != set(RUN_COLUMNS):
         odd = sorted(set(row) ^ set(RUN_COLUMNS))
-        raise RecordError(f"a run record must have exactly the columns RUN_COLUMNS; differs in {odd}")
+        raise RecordError(
+            f"a run record must have exactly the columns RUN_COLUMNS; differs in {odd}"
+        )
     path = attempt.directory / "run.json"
     write_atomically(path, json.dumps(to_plain(row), indent=1, allow_nan=False) + "\n")
     try:
@@ -198,7 +200,9 @@ def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} is damaged ({error}); remove {path.parent} and run again") from error
+        raise RecordError(
+            f"{path} is damaged ({error}); remove {path.parent} and run again"
+        ) from error
     if not isinstance(row, dict) or set(row) != set(RUN_COLUMNS):
         raise RecordError(
             f"{path} does not have the columns of record_version={RECORD_VERSION}; "

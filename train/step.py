@@ -59,9 +59,11 @@ def train_steps(
     def body(k: jax.Array, carry: tuple[TrainState, StepMetrics]):
         state, metrics = carry
         loss, grads = _loss_and_grads(cfg, kernels, n_microbatches, state.params, windows_KBT1[k])
-        updates, moments = adamw(hyper).update(grads, state.moments, state.params)
+        # optax raises a traced decay to an integer count, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, moments = adamw(hyper).update(grads, state.moments, state.params)
         params = apply_updates(cfg, state.params, updates, lr_K[k], parametrization)
-        values = StepMetrics(loss, optax.global_norm(grads))
+        values = StepMetrics(loss, optax.tree.norm(grads))
         metrics = jax.tree.map(lambda column, value: column.at[k].set(value), metrics, values)
         return TrainState(params, moments), metrics
 

@@ -1,0 +1,255 @@
+"""The look that all figures share; nothing here touches pyplot or global settings.
+
+Colours: cividis and viridis (ordered quantities) and Okabe-Ito (categories) stay apart for colour
+blind readers and in grey; shape or dash tells the same thing a second time.
+"""
+
+import math
+import os
+import textwrap
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
+
+from analysis.figures.inputs import FigureInputs, Group, count_text
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6b6b6b"
+BAND_ALPHA = 0.18
+
+TITLE_SIZE, LABEL_SIZE, TICK_SIZE, SMALL_SIZE = 12, 10, 9, 8
+MARKER_SIZE = 42
+FLAG_MARKERS = ("s", "^", "D", "v", "P", "X")
+PNG_DPI = 150
+FEW_SIZES = 10
+"""Up to this many model sizes, each is a tick of the colour bar."""
+
+
+def new_figure(title: str, footer: str, *, width: float, height: float) -> Figure:
+    """An empty figure with its title above and its footer below, which the layout leaves free."""
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)  # type: ignore[call-arg]
+    figure.suptitle(plain(title), fontsize=TITLE_SIZE, x=0.01, ha="left", weight="bold")
+    lines = textwrap.fill(plain(footer), int(width * 15.5))
+    figure.supxlabel(lines, fontsize=SMALL_SIZE, x=0.01, ha="left", color=GREY)
+    return figure
+
+
+def footer(inputs: FigureInputs, *, conventions: str | None = None, runs: str | None = None) -> str:
+    """Corpus, unit, conventions and number of runs, for below a figure."""
+    n_convention, c_convention = inputs.headline
+    meaning = conventions or f"N {n_convention}, C {c_convention}"
+    return (
+        f"corpus {inputs.corpus}  ·  loss in {inputs.unit}  ·  conventions: {meaning}  ·  "
+        f"{runs or count_text(inputs)}"
+    )
+
+
+def label_axes(ax: Axes, x: str, y: str, title: str = "") -> None:
+    """Axis labels, panel title, tick size and a grid that stays behind."""
+    ax.set_xlabel(x, fontsize=LABEL_SIZE)
+    ax.set_ylabel(y, fontsize=LABEL_SIZE)
+    ax.set_title(title, fontsize=LABEL_SIZE, loc="left")
+    ax.tick_params(labelsize=TICK_SIZE, which="both")
+    ax.grid(True, color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def log_axis(axis: Axis, values: Any, *, pad: float = 1.25) -> None:
+    """A log axis over positive values, labelled 10^k, and between these where decades are few."""
+
+    low, high = float(np.min(values)) / pad, float(np.max(values)) * pad
+    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(10))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: power_of_ten(x)))
+    if decades >= 2.2:
+        axis.set_minor_locator(LogLocator(10, subs=tuple(range(2, 10))))
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_minor_locator(LogLocator(10, subs=(2, 5) if decades > 0.8 else (2, 3, 4, 6, 8)))
+        axis.set_minor_formatter(FuncFormatter(lambda x, _: power_of_ten(x)))
+
+
+def loss_axis(ax: Axes, low: float, high: float, *, pad: float = 1.02) -> None:
+    """A vertical log axis of losses, which span less than a decade: round numbers as ticks."""
+
+    low, high = low / pad, high * pad
+    ax.set(yscale="log", ylim=(low, high))
+    ticks = [t for t in MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(low, high) if t > 0]
+    n_decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.{n_decimals}f}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def legend_below(
+    ax: Axes, handles: Sequence[Any] | None = None, *, n_columns: int = 1, drop: float = -0.17
+) -> None:
+    """The legend under the panel, where it covers no data."""
+    shown = ax.get_legend_handles_labels()[0] if handles is None else handles
+    if shown:
+        ax.legend(
+            handles=shown, loc="upper left", bbox_to_anchor=(-0.02, drop), fontsize=SMALL_SIZE,
+            ncols=n_columns, frameon=False, borderaxespad=0, handlelength=2.2, labelspacing=0.6,
+        )  # fmt: skip
+
+
+def absent(ax: Axes, text: str) -> None:
+    """A legend entry without a line: what is missing from this panel, and why."""
+    ax.plot([], [], linestyle="none", label=wrapped(text))
+
+
+def note(ax: Axes, text: str) -> None:
+    """A sentence in the middle of a panel that has nothing else to show."""
+    ax.set(xticks=[], yticks=[])
+    ax.text(
+        0.5, 0.5, wrapped(text, 38), transform=ax.transAxes, ha="center", va="center",
+        fontsize=LABEL_SIZE, color=GREY,
+    )  # fmt: skip
+
+
+def ngram_lines(ax: Axes, entropies: Mapping[int, float] | None) -> None:
+    """Entropies of the corpus as lines across, named at the right edge; needs the limits of y."""
+    low, high = ax.get_ylim()
+    placed = math.inf
+    for n, entropy in sorted((entropies or {}).items()):
+        if not low < entropy < high:
+            continue
+        ax.axhline(entropy, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+        height = math.log(entropy / low) / math.log(high / low)
+        placed = min(height, placed - 0.045)
+        ax.text(
+            1.01, placed, f"{n}-gram", transform=ax.transAxes, fontsize=SMALL_SIZE, color=GREY,
+            va="center",
+        )  # fmt: skip
+
+
+def size_scale(n_params: Any) -> ScalarMappable:
+    """Colour by model size, in log; ends before the yellow that print loses."""
+
+    low, high = float(np.min(n_params)), float(np.max(n_params))
+    if low == high:
+        low, high = low / 1.1, high * 1.1
+    shades = ListedColormap(colormaps["viridis"](np.linspace(0, 0.92, 256)))
+    return ScalarMappable(LogNorm(low, high), shades)
+
+
+def size_bar(figure: Figure, ax: Any, scale: ScalarMappable, sizes: Any, label: str) -> None:
+    """The colour bar of size_scale, with the sizes themselves as ticks where they are few."""
+
+    bar = figure.colorbar(scale, ax=ax, pad=0.01, fraction=0.04, aspect=30)
+    distinct = np.unique(sizes)
+    if len(distinct) <= FEW_SIZES:
+        bar.set_ticks(distinct, labels=[short(n) for n in distinct])
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.set_label(label, fontsize=LABEL_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE)
+
+
+def budget_colors(n: int) -> list[Any]:
+    """One colour a budget, dark to light, from cividis without its palest end."""
+
+    return [colormaps["cividis"](x) for x in np.linspace(0, 0.9, n)] if n else []
+
+
+def draw_group(
+    ax: Axes, group: Group, index: int, x: np.ndarray, y: np.ndarray, colors: Any
+) -> None:
+    """One group of runs: filled if nothing is against them, hollow with the reason otherwise.
+
+    `index` is the group's place in run_groups, which fixes its marker in every figure.
+    """
+    if not len(group):
+        return
+    common: dict[str, Any] = {"s": MARKER_SIZE, "zorder": 4}
+    if group.reason.startswith("held out"):
+        ax.scatter(x, y, **common | {"s": 150}, marker="*", c=colors, edgecolors=BLACK,
+                   linewidths=0.8, label=group.label)  # fmt: skip
+    elif not group.reason:
+        ax.scatter(x, y, **common, marker="o", c=colors, edgecolors="white", linewidths=0.5,
+                   label=group.label)  # fmt: skip
+    else:
+        marker = FLAG_MARKERS[(index - 1) % len(FLAG_MARKERS)]
+        ax.scatter(x, y, **common, marker=marker, facecolors="none", edgecolors=colors,
+                   linewidths=1.4, label=wrapped(group.label))  # fmt: skip
+
+
+def save(figure: Figure, path_stem: Path | str) -> list[Path]:
+    """Write PATH_STEM.png (150 dpi) and .pdf; equal figures give equal bytes, never half a file."""
+    stem = Path(path_stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    no_metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    }
+    written = []
+    for suffix, metadata in no_metadata.items():
+        path = stem.with_name(f"{stem.name}.{suffix}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+        try:
+            figure.savefig(temporary, format=suffix, dpi=PNG_DPI, metadata=metadata)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        written.append(path)
+    return written
+
+
+def plain(text: str) -> str:
+    """Text from outside, so that a dollar sign in it does not begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def wrapped(text: str, width: int = 52) -> str:
+    """Plain text broken into lines that fit a legend."""
+    return textwrap.fill(plain(text), width)
+
+
+def short(number: float) -> str:
+    """Three digits and a unit: 8.24k, 1.2M; powers of ten from 10^10 on."""
+    if not math.isfinite(number):
+        return "none"
+    for divisor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if divisor <= abs(number) < 1e10:
+            return f"{number / divisor:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def power_of_ten(number: float) -> str:
+    """A number as mathtext m x 10^k, m left out where it is 1."""
+    exponent = math.floor(math.log10(number) + 1e-9)
+    mantissa = number / 10**exponent
+    power = f"10^{{{exponent}}}"
+    return f"${power}$" if abs(mantissa - 1) < 1e-6 else rf"${mantissa:.3g}\times{power}$"
+
+
+def with_interval(value: float, interval: tuple[float, float], digits: int = 2) -> str:
+    """A number with its interval in brackets, or with the remark that it has none."""
+    if not math.isfinite(value):
+        return "none"
+    low, high = interval
+    if not math.isfinite(low + high):
+        return f"{value:.{digits}f} (no interval)"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

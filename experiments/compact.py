@@ -1,0 +1,44 @@
+"""Turn the records of a plan's runs into one table of runs and one of curves (Parquet)."""
+
+from pathlib import Path
+
+from experiments.plan import Plan
+from experiments.workspace import SweepFolder
+from train.records import (
+    CURVE_COLUMNS,
+    RUN_COLUMNS,
+    committed_attempt,
+    read_points,
+    read_run,
+)
+
+
+def compact(plan: Plan, store: Path, folder: SweepFolder) -> int:
+    """Write runs.parquet and curves.parquet from the committed runs of a plan, in plan order.
+
+    Columns are those of train.records, with the run's `role` and `isoflop_budget` (FLOPs, NaN if
+    none) in this plan.
+
+    Returns: the number of committed runs.
+    """
+    import pandas as pd
+
+    rows, points = [], []
+    for cell in plan.cells:
+        row = read_run(store, cell.spec.run_id)
+        if row is None:
+            continue
+        rows.append({**row, "role": cell.role, "isoflop_budget": cell.isoflop_budget})
+        points += read_points(committed_attempt(store, row))
+    runs = pd.DataFrame(rows, columns=[*RUN_COLUMNS, "role", "isoflop_budget"])
+    runs["isoflop_budget"] = runs["isoflop_budget"].astype("float64")
+    runs["loss_nats"] = runs["loss_nats"].astype("float64")
+    _replace(runs, folder.runs_table)
+    _replace(pd.DataFrame(points, columns=list(CURVE_COLUMNS)), folder.curves_table)
+    return len(rows)
+
+
+def _replace(table, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    table.to_parquet(temporary, index=False)
+    temporary.replace(path)

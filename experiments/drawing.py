@@ -1,0 +1,71 @@
+"""From a sweep's tables and fits to what the figures are drawn from."""
+
+from analysis.figures.inputs import FigureInputs, HeldOut
+from analysis.frontier import curve_envelope
+from analysis.load import load_sweep
+from analysis.study import Study
+from analysis.uncertainty import Prediction
+from experiments.plan import Plan
+from experiments.workspace import SweepFolder, read_json
+from model.accounting import train_flops
+from train.data.corpora import TokenizedCorpus, ngram_entropies
+
+
+def figure_inputs(
+    plan: Plan, fitted: Study, folder: SweepFolder, corpus: TokenizedCorpus
+) -> FigureInputs:
+    """The inputs of every figure; predictions are those written before the run was trained."""
+    sweep = load_sweep(folder.path)
+    return FigureInputs(
+        title=plan.name,
+        corpus=corpus.name,
+        runs=sweep.runs,
+        curves=sweep.curves,
+        points=fitted.points,
+        conventions=fitted.settled,
+        frontiers=fitted.frontiers,
+        envelope=curve_envelope(sweep.curves),
+        held_out=_held_out(plan, folder),
+        ngram_entropies=ngram_entropies(corpus),
+        unit="nats/byte" if corpus.tokenizer == "bytes" else "nats/token",
+    )
+
+
+def _held_out(plan: Plan, folder: SweepFolder) -> tuple[HeldOut, ...]:
+    if not folder.prediction.exists():
+        return ()
+    written = read_json(folder.prediction)
+    score = read_json(folder.score) if folder.score.exists() else {}
+    spec = next(c.spec for c in plan.cells if c.spec.run_id == written["run_id"])
+    return tuple(
+        HeldOut(
+            run_id=spec.run_id,
+            n_convention=entry["n_convention"],
+            c_convention="matmul_full",
+            n_params=entry["n_params"],
+            n_tokens=spec.n_tokens,
+            train_flops=train_flops(spec.model, spec.n_tokens, "matmul_full"),
+            prediction=prediction_from_json(entry),
+            measured_loss_nats=score.get("measured_loss_nats"),
+            measured_loss_se=score.get("measured_loss_se_document"),
+        )
+        for entry in written["predictions"]
+        if entry["version"] == "settled"
+    )
+
+
+def prediction_from_json(entry: dict) -> Prediction:
+    """A written prediction; null becomes NaN again."""
+
+    def number(value: float | None) -> float:
+        return float("nan") if value is None else value
+
+    def pair(values: list) -> tuple[float, float]:
+        return number(values[0]), number(values[1])
+
+    return Prediction(
+        loss_nats=number(entry["loss_nats"]),
+        mean_interval=pair(entry["mean_interval"]),
+        new_run_interval=pair(entry["new_run_interval"]),
+        **{k: entry[k] for k in ("interval_level", "n_draws", "ok", "status")},
+    )

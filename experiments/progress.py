@@ -1,0 +1,86 @@
+"""Progress of a sweep: bars on a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from model.accounting import train_flops_per_token
+from train.config import RunSpec
+from train.loop import Progress as RunProgress
+
+PLAIN_EVERY_S = 15.0
+
+
+class SweepProgress:
+    """Counts FLOPs done of FLOPs planned; the rate so far gives the ETA."""
+
+    def __init__(self, specs: Sequence[RunSpec], n_done_before: int, console: Console):
+        self._specs = {spec.run_id: spec for spec in specs}
+        self._n_before = n_done_before
+        self._flops = {spec.run_id: 0.0 for spec in specs}
+        self._total = sum(_flops_of(spec, spec.n_steps) for spec in specs)
+        self._n_finished = 0
+        self._started = self._printed = time.monotonic()
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("training", total=1.0, note="compiling")
+
+    def __enter__(self) -> "SweepProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def on_progress(self, progress: RunProgress) -> None:
+        """A run logged a point."""
+        spec = self._specs[progress.run_id]
+        self._flops[progress.run_id] = _flops_of(spec, progress.step)
+        note = f"{self._note()}; {_name(spec)} step {progress.step}/{progress.n_steps} "
+        note += f"loss {progress.loss_nats:.3f}"
+        self._bar.update(self._task, completed=self._share(), note=note)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._printed > PLAIN_EVERY_S:
+            self._printed = now
+            self._console.print(f"  {note}", highlight=False, soft_wrap=True)
+
+    def on_record(self, row: dict[str, Any]) -> None:
+        """A run was committed."""
+        spec = self._specs[row["run_id"]]
+        self._n_finished += 1
+        self._flops[spec.run_id] = _flops_of(spec, spec.n_steps)
+        if row["status"] == "finished":
+            outcome = f"loss {row['loss_nats']:.4f} ± {row['loss_se_iid']:.4f} nats/token"
+        else:
+            outcome = f"diverged at step {row['diverged_step']}"
+        line = f"  {self._note()}  {_name(spec)}  D={spec.n_tokens:,}  {outcome}"
+        self._console.print(f"{line}  {row['seconds']:.0f} s", highlight=False, soft_wrap=True)
+        self._bar.update(self._task, completed=self._share(), note=self._note())
+
+    def _share(self) -> float:
+        return sum(self._flops.values()) / self._total
+
+    def _note(self) -> str:
+        share, elapsed = self._share(), time.monotonic() - self._started
+        eta = _clock(elapsed * (1 - share) / share) if share > 0 else "?"
+        n_all = self._n_before + len(self._specs)
+        return f"[{self._n_before + self._n_finished}/{n_all}] {_clock(elapsed)} elapsed, ETA {eta}"
+
+
+def _flops_of(spec: RunSpec, n_steps: int) -> float:
+    per_token = train_flops_per_token(spec.model, "matmul_full")
+    return float(n_steps * spec.batch_tokens * per_token)
+
+
+def _name(spec: RunSpec) -> str:
+    return f"{spec.run_id[:8]} {spec.model.n_layers}x{spec.model.d_model}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

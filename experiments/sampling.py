@@ -1,0 +1,70 @@
+"""Ask a finished run for text."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.workspace import Workspace
+from model.config import ModelConfig
+from model.functional import Params
+from model.sampling import generate, next_token_table
+from train.checkpoint import load_weights, read_spec
+from train.config import SpecError
+from train.data.tokenizers import ByteTokenizer, get_tokenizer
+from train.records import committed_attempt, read_run
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run, ready to be asked."""
+
+    model: ModelConfig
+    params: Params
+    tokenizer: ByteTokenizer
+
+
+def load_run(workspace: Workspace, name: str) -> TrainedRun:
+    """A run by run_id, its beginning, or "largest" (most training FLOPs).
+
+    Raises: SpecError: no finished run of that name, or several.
+    """
+    ids = sorted(path.parent.name for path in workspace.runs.glob("*/run.json"))
+    rows = [row for i in ids if (row := read_run(workspace.runs, i)) is not None]
+    rows = [row for row in rows if row["status"] == "finished"]
+    if not rows:
+        raise SpecError(f"no finished run in {workspace.runs}; python launch.py run an experiment")
+    if name == "largest":
+        found = [max(rows, key=lambda row: row["train_flops_matmul_full"])]
+    else:
+        found = [row for row in rows if row["run_id"].startswith(name)]
+    if len(found) != 1:
+        some = ", ".join(row["run_id"] for row in (found or rows)[:5])
+        raise SpecError(f"run {name!r} names {len(found)} finished runs; try one of: {some}")
+    path = committed_attempt(workspace.runs, found[0]).weights
+    spec = read_spec(path)
+    return TrainedRun(
+        spec.model, load_weights(path, spec.model), get_tokenizer(spec.data.tokenizer)
+    )
+
+
+def next_tokens(run: TrainedRun, prompt: str, k: int) -> list[tuple[str, float]]:
+    """The k most likely next tokens after a prompt, with their probabilities."""
+    table = next_token_table(run.model, run.params, _encode(run, prompt), k)
+    return [(run.tokenizer.decode(np.array([token])), probability) for token, probability in table]
+
+
+def continuation(
+    run: TrainedRun, prompt: str, *, n_tokens: int, temperature: float, top_k: int | None, seed: int
+) -> str:
+    """The prompt and its continuation."""
+    tokens = generate(
+        run.model, run.params, _encode(run, prompt),
+        n_tokens=n_tokens, temperature=temperature, top_k=top_k, seed=seed,
+    )  # fmt: skip
+    return prompt + run.tokenizer.decode(tokens)
+
+
+def _encode(run: TrainedRun, prompt: str):
+    if not prompt:
+        raise SpecError("prompt is empty; give at least one character")
+    return run.tokenizer.encode(prompt)

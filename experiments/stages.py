@@ -1,0 +1,235 @@
+"""A study from plan to score: each stage reads what the one before wrote, and can be run again.
+
+plan (frozen) -> train the grid -> tables -> fits -> prediction (written once) -> train the held-out
+run -> score -> figures and report. A second start finds what is done and does the rest.
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from rich.console import Console
+
+from analysis.load import load_sweep
+from analysis.study import Study, predict_held_out, study
+from experiments import summary
+from experiments.compact import compact
+from experiments.executors.local import execute
+from experiments.plan import (
+    Cell,
+    Plan,
+    calibrate,
+    estimate_total_seconds,
+    plan_from_json,
+    plan_table,
+)
+from experiments.workspace import (
+    SweepFolder,
+    Workspace,
+    read_json,
+    sole_launcher,
+    write_json,
+    write_json_once,
+)
+from model.accounting import count_params
+from train.config import RunSpec, SpecError
+from train.data.corpora import TokenizedCorpus, load, prepare
+from train.records import progress, read_run, to_plain
+from train.runtime import n_cores
+
+OBJECTIVE = "ls_log"
+"""Least squares in log loss: the residuals of a few dozen runs of one recipe have no outliers that
+survive quality control, and a Huber delta far below their spread would discard information."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a study's stages write and print."""
+
+    workspace: Workspace
+    console: Console
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan, TokenizedCorpus]:
+    """Prepare the corpus and plan the study on it; nothing is frozen yet."""
+    corpus = prepare(options.corpus, stage.workspace.data, log=stage.say)
+    return experiment.plan(options, corpus), corpus
+
+
+def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | None) -> None:
+    """All stages of a study.
+
+    Raises: SpecError: the sweep's folder holds another plan, or another launcher is at work.
+    """
+    plan, corpus = make_plan(experiment, options, stage)
+    folder = stage.workspace.sweep(plan.name)
+    with sole_launcher(folder):
+        freeze_plan(plan, folder)
+        rows = all_rows(stage.workspace)
+        left = missing(plan, stage.workspace)
+        seconds = estimate_total_seconds(left, calibrate(rows), n_workers or n_cores())
+        stage.say(summary.plan_line(plan, seconds))
+        grid = plan.of_role("grid", "seed")
+        specs = [cell.spec for cell in grid]
+        execute(specs, corpus, stage.workspace, n_workers=n_workers, console=stage.console)
+        compact(plan, stage.workspace.runs, folder)
+        fitted = fit_sweep(plan, folder)
+        stage.console.print(summary.fit_tables(fitted))
+        for cell in plan.of_role("held_out"):
+            freeze_prediction(plan, cell, fitted, folder)
+            stage.console.print(summary.prediction_table(read_json(folder.prediction)))
+            held_out = [cell.spec]
+            execute(held_out, corpus, stage.workspace, n_workers=1, console=stage.console)
+        compact(plan, stage.workspace.runs, folder)
+        score(plan, stage.workspace, folder)
+        draw(plan, fitted, folder, corpus)
+        if folder.score.exists():
+            stage.console.print(summary.score_table(read_json(folder.score)))
+        stage.say(summary.where(folder))
+
+
+def freeze_plan(plan: Plan, folder: SweepFolder) -> None:
+    """Write the plan unless the same one is there.
+
+    Raises: SpecError: another plan is there; its results would be mixed with this one's.
+    """
+    if write_json_once(folder.plan, plan.to_json()):
+        return
+    frozen = read_json(folder.plan).get("hash")
+    if frozen != plan.hash:
+        raise SpecError(
+            f"{folder.plan} holds plan {frozen}, not {plan.hash} (text, code or options "
+            f"changed); move {folder.path} away, finished runs are kept elsewhere"
+        )
+
+
+def frozen_plan(folder: SweepFolder) -> Plan:
+    """The plan of a sweep.
+
+    Raises: SpecError: there is none, or it was edited.
+    """
+    if not folder.plan.exists():
+        raise SpecError(f"sweep {folder.path.name} has no plan; run it first")
+    return plan_from_json(read_json(folder.plan))
+
+
+def fit_sweep(plan: Plan, folder: SweepFolder) -> Study:
+    """Fit everything to the sweep's table and write fits.json."""
+    fitted = study(load_sweep(folder.path).runs, OBJECTIVE)
+    write_json(folder.fits, to_plain({"plan_hash": plan.hash, **fitted.to_json()}))
+    return fitted
+
+
+def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, folder: SweepFolder) -> None:
+    """Write the prediction of a held-out run, once; a second call changes nothing."""
+    counts = count_params(cell.spec.model)
+    predictions = predict_held_out(
+        fitted,
+        n_params={"total": counts.total, "non_embedding": counts.non_embedding},
+        n_tokens=cell.spec.n_tokens,
+    )
+    values = {
+        "plan_hash": plan.hash,
+        "table_hash": fitted.settled[0].fit.table_hash,
+        "run_id": cell.spec.run_id,
+        "n_tokens": cell.spec.n_tokens,
+        "predictions": [prediction.to_json() for prediction in predictions],
+    }
+    write_json_once(folder.prediction, to_plain(values))
+
+
+def score(plan: Plan, workspace: Workspace, folder: SweepFolder) -> None:
+    """Hold the measured loss of the held-out run against its prediction, if both exist."""
+    if not folder.prediction.exists():
+        return
+    prediction = read_json(folder.prediction)
+    row = read_run(workspace.runs, prediction["run_id"])
+    if row is None or row["status"] != "finished":
+        return
+    measured = row["loss_nats"]
+    scored = []
+    for entry in prediction["predictions"]:
+        interval = entry["new_run_interval"]
+        hit = bool(entry["ok"]) and interval[0] <= measured <= interval[1]
+        error = measured - entry["loss_nats"] if entry["ok"] else None
+        scored.append({**entry, "error_nats": error, "hit": hit})
+    values = {
+        "plan_hash": plan.hash,
+        "run_id": row["run_id"],
+        "measured_loss_nats": measured,
+        "measured_loss_se_iid": row["loss_se_iid"],
+        "measured_loss_se_document": row["loss_se_document"],
+        "predictions": scored,
+    }
+    write_json(folder.score, to_plain(values))
+
+
+def draw(plan: Plan, fitted: Study, folder: SweepFolder, corpus: TokenizedCorpus) -> None:
+    """Figures (PNG, PDF) and the report."""
+    from analysis.figures import draw_all
+    from analysis.report import write_report
+    from experiments.drawing import figure_inputs
+
+    inputs = figure_inputs(plan, fitted, folder, corpus)
+    paths = draw_all(inputs, folder.figures)
+    write_report(inputs, paths, folder.report)
+
+
+def refit(sweep: str, stage: Stage) -> Study:
+    """Compact and fit a sweep anew from its records.
+
+    Raises: SpecError: unknown sweep, or none of its runs is done.
+    """
+    folder = stage.workspace.sweep(sweep)
+    plan = frozen_plan(folder)
+    if compact(plan, stage.workspace.runs, folder) == 0:
+        raise SpecError(f"sweep {sweep} has no finished run yet; python launch.py run it first")
+    return fit_sweep(plan, folder)
+
+
+def redraw(sweep: str, stage: Stage) -> SweepFolder:
+    """Fit, score and draw a sweep anew from its records."""
+    fitted = refit(sweep, stage)
+    folder = stage.workspace.sweep(sweep)
+    plan = frozen_plan(folder)
+    score(plan, stage.workspace, folder)
+    draw(plan, fitted, folder, load(plan.cells[0].spec.data.corpus, stage.workspace.data))
+    return folder
+
+
+def missing(plan: Plan, workspace: Workspace) -> tuple[Cell, ...]:
+    """Cells without a committed record."""
+    return tuple(c for c in plan.cells if read_run(workspace.runs, c.spec.run_id) is None)
+
+
+def all_rows(workspace: Workspace) -> list[dict[str, Any]]:
+    """Every committed record of the workspace, of whatever sweep."""
+    ids = sorted(path.parent.name for path in workspace.runs.glob("*/run.json"))
+    return [row for run_id in ids if (row := read_run(workspace.runs, run_id)) is not None]
+
+
+def planned(experiment: ModuleType, options: Any, stage: Stage, n_workers: int | None):
+    """The plan, its table, the estimated seconds of what is missing, and where they come from."""
+    plan, _ = make_plan(experiment, options, stage)
+    calibration = calibrate(all_rows(stage.workspace))
+    left = missing(plan, stage.workspace)
+    seconds = estimate_total_seconds(left, calibration, n_workers or n_cores())
+    return plan, plan_table(plan, calibration), seconds, calibration
+
+
+def states(sweep: str, stage: Stage) -> tuple[Plan, list[tuple[str, str, str]]]:
+    """A sweep's plan, and of each run its state, loss and seconds as text."""
+    plan = frozen_plan(stage.workspace.sweep(sweep))
+    return plan, [_state(cell.spec, stage.workspace) for cell in plan.cells]
+
+
+def _state(spec: RunSpec, workspace: Workspace) -> tuple[str, str, str]:
+    row = read_run(workspace.runs, spec.run_id)
+    if row is None:
+        step = progress(workspace.runs, spec.run_id)
+        return (f"step {step} of {spec.n_steps}" if step else "not begun", "", "")
+    loss = "" if row["loss_nats"] is None else f"{row['loss_nats']:.4f}"
+    return row["status"], loss, f"{row['seconds']:.0f}"

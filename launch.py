@@ -1,0 +1,328 @@
+"""The one entry point: parses, calls, prints. `python launch.py --help` says what there is."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+HELP = """Scaling laws of GPT language models: plan, train, fit, predict, draw.
+
+commands:
+  list                 experiments and sweeps
+  plan EXPERIMENT      every run with its exact cost, before a step is taken
+  run EXPERIMENT       train what is missing, fit, predict, score, draw (start again at any time)
+  status [SWEEP]       where each run stands
+  fit SWEEP|CSV        fit laws to a sweep, or one law to any CSV with columns N, D, L
+  figures SWEEP        draw a sweep's figures and report again from its records
+  report SWEEP         the same; prints where the page is
+  sample RUN           text, or the next-token table, from a trained run
+  data list|prepare|inspect [NAME]
+                       the corpora
+
+Every command has --help. Outputs go to out/ (another folder: --out DIR).
+A first study: python launch.py run quickstart
+"""
+
+
+@dataclass(frozen=True)
+class Common:
+    """Where results go."""
+
+    out: Path = Path("out")
+    """Folder of corpora, runs and sweeps."""
+
+
+@dataclass(frozen=True)
+class PlanFlags(Common):
+    """What `plan` writes."""
+
+    workers: int | None = None
+    """Runs side by side, for the estimate. Default: one a device."""
+    json: Path | None = None
+    """Write the plan and its table to this file."""
+
+
+@dataclass(frozen=True)
+class RunFlags(Common):
+    """How `run` runs; none of this changes a result."""
+
+    workers: int | None = None
+    """Runs side by side. Default: one a device (on a CPU, one a core)."""
+
+
+@dataclass(frozen=True)
+class SweepFlags(Common):
+    """A sweep by name."""
+
+    sweep: Positional[str] = "quickstart"
+    """Name of the sweep; `python launch.py list` shows them."""
+
+
+@dataclass(frozen=True)
+class FitFlags(Common):
+    """A sweep or a CSV, and for a CSV the law."""
+
+    table: Positional[str] = "quickstart"
+    """Name of a sweep, or path of a CSV with columns N, D, L (or C, N, L)."""
+    law: Literal[
+        "chinchilla", "kaplan", "power_N", "power_D", "power_C", "power_floor_N",
+        "power_floor_D", "power_floor_C",
+    ] = "chinchilla"  # fmt: skip
+    """Law to fit to a CSV."""
+    objective: Literal["huber_log", "ls_log", "ls"] = "huber_log"
+    """Huber on log residuals, least squares in log loss, or least squares in loss."""
+    delta: float = 1e-3
+    """Huber's delta, in log loss: below the scatter of the residuals it is a robust fit."""
+    bootstrap: int = 500
+    """Resamples behind the intervals."""
+    json: Path | None = None
+    """Write the fit to this file."""
+
+
+@dataclass(frozen=True)
+class SampleFlags(Common):
+    """What to ask a trained run."""
+
+    run: Positional[str] = "largest"
+    """run_id (or its beginning) of a finished run; `largest` takes the one of most compute."""
+    prompt: str = "The "
+    """Text to continue."""
+    tokens: int = 256
+    """How many tokens to generate."""
+    temperature: float = 0.8
+    """0 always takes the most likely token."""
+    top_k: int | None = None
+    """Draw from the k most likely tokens only."""
+    seed: int = 0
+    """Seed of the draw."""
+    next: int | None = None
+    """Print the NEXT most likely next tokens with their probabilities instead of generating."""
+
+
+@dataclass(frozen=True)
+class DataFlags(Common):
+    """A corpus by name."""
+
+    action: Positional[Literal["list", "prepare", "inspect"]] = "list"
+    """list: what can be prepared; prepare: build it; inspect: describe a prepared one."""
+    name: Positional[str] = "sotu"
+    """Name of the corpus."""
+
+
+def _stage(out: Path):
+    from rich.console import Console
+
+    from experiments.stages import Stage
+    from experiments.workspace import Workspace
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    return Stage(Workspace(out), console)
+
+
+def _experiment(name: str):
+    from experiments.catalog import find
+
+    return find(name)
+
+
+def _parse(flags, command: str, args: list[str], description: str | None = None):
+    """tyro's parse, with its boxed complaint told in one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(flags, prog=f"launch.py {command}", args=args, description=description)
+    except SystemExit as stop:
+        if stop.code:
+            words = re.sub(r"[─-╿]", " ", complaint.getvalue()).split()
+            print(f"launch.py: {' '.join(words)}", file=sys.stderr)
+        raise
+
+
+def _parse_experiment(flags, command: str, args: list[str]):
+    from experiments.catalog import EXPERIMENTS
+    from train.config import SpecError
+
+    name = args[0] if args else ""
+    if name in ("-h", "--help", ""):
+        names = ", ".join(EXPERIMENTS)
+        if not name:
+            raise SpecError(f"{command} needs the name of an experiment; there are: {names}")
+        print(f"usage: launch.py {command} EXPERIMENT [flags]\n\nexperiments: {names}")
+        print(f"flags of one: launch.py {command} EXPERIMENT --help")
+        raise SystemExit(0)
+    experiment = _experiment(name)
+    both = dataclasses.make_dataclass("Flags", [("study", experiment.Options), ("how", flags)])
+    title = (experiment.__doc__ or name).splitlines()[0]
+    parsed = _parse(OmitArgPrefixes[both], f"{command} {name}", args[1:], title)
+    return experiment, parsed.study, parsed.how
+
+
+def list_(args: list[str]) -> None:
+    """Experiments and sweeps."""
+    flags = _parse(Common, "list", args)
+    from experiments.catalog import EXPERIMENTS
+    from experiments.workspace import Workspace
+
+    for name, experiment in EXPERIMENTS.items():
+        print(f"{name}: {(experiment.__doc__ or name).splitlines()[0]}")
+    names = Workspace(flags.out).sweep_names()
+    print(f"sweeps in {flags.out}: {', '.join(names) or 'none yet'}")
+
+
+def plan(args: list[str]) -> None:
+    """Every run with its exact cost."""
+    experiment, options, flags = _parse_experiment(PlanFlags, "plan", args)
+    from experiments import stages, summary
+    from experiments.workspace import write_json
+
+    stage = _stage(flags.out)
+    found, rows, seconds, calibration = stages.planned(experiment, options, stage, flags.workers)
+    stage.console.print(summary.plan_tables(found, rows, seconds, calibration))
+    if flags.json:
+        write_json(flags.json, {**found.to_json(), "table": rows, "seconds_left": seconds})
+        print(f"wrote {flags.json}")
+
+
+def run(args: list[str]) -> None:
+    """Train what is missing, fit, predict, score, draw."""
+    experiment, options, flags = _parse_experiment(RunFlags, "run", args)
+    from train.runtime import configure
+
+    configure(flags.out / "cache")
+    from experiments import stages
+
+    stages.run(experiment, options, _stage(flags.out), n_workers=flags.workers)
+
+
+def status(args: list[str]) -> None:
+    """Where each run stands."""
+    flags = _parse(SweepFlags, "status", args)
+    from experiments import stages, summary
+
+    stage = _stage(flags.out)
+    found, states = stages.states(flags.sweep, stage)
+    stage.console.print(summary.status_table(found, states))
+
+
+def fit(args: list[str]) -> None:
+    """Fit laws to a sweep, or one law to a CSV."""
+    flags = _parse(FitFlags, "fit", args)
+    from train.runtime import configure
+
+    configure(flags.out / "cache")
+    from experiments import stages, summary
+    from experiments.workspace import write_json
+
+    stage = _stage(flags.out)
+    if flags.table.endswith(".csv") or Path(flags.table).is_file():
+        from analysis.fit import fit_csv
+
+        found = fit_csv(
+            flags.table, flags.law, flags.objective, delta=flags.delta, n_bootstrap=flags.bootstrap
+        )
+        shown, values = summary.single_fit_table(found), found.to_json()
+    else:
+        study = stages.refit(flags.table, stage)
+        shown, values = summary.fit_tables(study), study.to_json()
+    stage.console.print(shown)
+    if flags.json:
+        write_json(flags.json, values)
+        print(f"wrote {flags.json}")
+
+
+def figures(args: list[str], command: str = "figures") -> None:
+    """Draw a sweep's figures and report again."""
+    flags = _parse(SweepFlags, command, args)
+    from train.runtime import configure
+
+    configure(flags.out / "cache")
+    from experiments import stages, summary
+
+    stage = _stage(flags.out)
+    stage.say(summary.where(stages.redraw(flags.sweep, stage)))
+
+
+def report(args: list[str]) -> None:
+    """Write a sweep's page again."""
+    figures(args, "report")
+
+
+def sample(args: list[str]) -> None:
+    """Text, or the next-token table, from a trained run."""
+    flags = _parse(SampleFlags, "sample", args)
+    from train.runtime import configure
+
+    configure(flags.out / "cache")
+    from experiments import sampling
+    from experiments.workspace import Workspace
+
+    trained = sampling.load_run(Workspace(flags.out), flags.run)
+    if flags.next is not None:
+        for text, probability in sampling.next_tokens(trained, flags.prompt, flags.next):
+            print(f"{probability:8.4f}  {text!r}")
+        return
+    print(
+        sampling.continuation(
+            trained, flags.prompt, n_tokens=flags.tokens, temperature=flags.temperature,
+            top_k=flags.top_k, seed=flags.seed,
+        )
+    )  # fmt: skip
+
+
+def data(args: list[str]) -> None:
+    """The corpora."""
+    flags = _parse(DataFlags, "data", args)
+    from train.data import corpora
+
+    folder = flags.out / "data"
+    if flags.action == "list":
+        for name, title in corpora.available().items():
+            print(f"{name}: {title}")
+    elif flags.action == "prepare":
+        corpora.prepare(flags.name, folder)
+        print(f"{flags.name} is ready in {folder}")
+    else:
+        for key, value in dataclasses.asdict(corpora.inspect(flags.name, folder)).items():
+            print(f"{key}: {value}")
+
+
+COMMANDS = {
+    "list": list_, "plan": plan, "run": run, "status": status, "fit": fit,
+    "figures": figures, "report": report, "sample": sample, "data": data,
+}  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code (2 for wrong input, 130 for Ctrl-C)."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if args else 2
+    if args[0] not in COMMANDS:
+        print(f"launch.py: no command {args[0]!r}; use {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        COMMANDS[args[0]](args[1:])
+    except ValueError as error:  # SpecError, RecordError, CorpusError: input, not a bug
+        print(f"launch.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "\nstopped; finished runs and checkpoints are kept, the same command goes on from here",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

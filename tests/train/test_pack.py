@@ -1,0 +1,156 @@
+import threading
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.config import ModelConfig
+from model.functional import flatten
+from train import pack, records
+from train.checkpoint import load_weights
+from train.config import Budget, DataConfig, OptimizerConfig, RunSpec, SpecError
+from train.loop import train
+from train.pack import train_all
+
+
+def devices(n):
+    found = jax.local_devices()
+    if len(found) < n:
+        pytest.skip(f"needs {n} devices, XLA_FLAGS gave {len(found)}")
+    return found[:n]
+
+
+def weights_of(store, row):
+    attempt = records.committed_attempt(store, row)
+    return attempt.weights
+
+
+def run_all(specs, corpus, store, **options):
+    rows = []
+    options = {"devices": devices(2), "on_progress": lambda p: None, "on_record": rows.append} | options
+    train_all(specs, corpus, store, **options)
+    return rows
+
+
+def test_runs_side_by_side_have_the_bits_of_runs_alone(make_spec, corpus, tmp_path):
+    specs = [make_spec(50, seed_init=seed) for seed in range(4)]
+    rows = run_all(specs, corpus, tmp_path / "packed")
+    assert {row["run_id"] for row in rows} == {spec.run_id for spec in specs}
+    for spec in specs[:2]:
+        alone = train(spec, corpus, tmp_path / "alone", device=jax.devices()[0])
+        packed = records.read_run(tmp_path / "packed", spec.run_id)
+        assert packed is not None
+        assert packed["loss_nats"] == alone["loss_nats"]
+        assert packed["mode"] == alone["mode"]
+        leaves = [
+            flatten(load_weights(weights_of(store, row), spec.model))
+            for store, row in ((tmp_path / "packed", packed), (tmp_path / "alone", alone))
+        ]
+        for name in leaves[0]:
+            np.testing.assert_array_equal(leaves[0][name], leaves[1][name], err_msg=name)
+
+
+def test_one_failure_stops_the_others_and_is_raised(make_spec, corpus, tmp_path, monkeypatch):
+    both_began = threading.Barrier(2, timeout=60)
+    stopped = threading.Event()
+
+    def fake_train(spec, corpus, store, *, should_stop, **options):
+        if spec.seed_init == 0:
+            both_began.wait()
+            raise SpecError("this one fails")
+        both_began.wait()
+        while not should_stop():
+            pass
+        stopped.set()
+        raise pack.Interrupted(spec.run_id)
+
+    monkeypatch.setattr(pack, "train", fake_train)
+    specs = [make_spec(50, seed_init=seed) for seed in range(4)]
+    # The queue hands out from the end of equals: the failing one is made the largest.
+    specs[0] = make_spec(60, seed_init=0)
+    rows = []
+    with pytest.raises(SpecError, match="this one fails"):
+        run_all(specs, corpus, tmp_path, on_record=rows.append)
+    assert stopped.is_set() and rows == []
+
+
+def test_a_failing_callback_is_no_silent_end(make_spec, corpus, tmp_path):
+    def on_record(row):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run_all([make_spec(20, seed_init=s) for s in range(3)], corpus, tmp_path, on_record=on_record)
+
+
+def test_a_failure_leaves_checkpoints_of_the_others(make_spec, corpus, tmp_path):
+    """A run on another device, in the middle when one fails, goes on from there later."""
+    long, wrong = make_spec(3000), make_spec(3100, data=DataConfig("x", "x", "x", "x", "x"))
+    with pytest.raises(SpecError, match="corpus_hash=x"):
+        run_all([long, wrong], corpus, tmp_path)
+    assert records.read_run(tmp_path, long.run_id) is None
+
+
+def test_progress_and_records_come_one_at_a_time(make_spec, corpus, tmp_path):
+    inside, most = Counter(), []
+
+    def watch(value):
+        inside["now"] += 1
+        most.append(inside["now"])
+        inside["now"] -= 1
+
+    specs = [make_spec(30, seed_init=seed) for seed in range(4)]
+    run_all(specs, corpus, tmp_path, on_progress=watch, on_record=watch)
+    assert set(most) == {1} and len(most) >= 8
+
+
+MODELS = [
+    ModelConfig(n_layers=1, d_model=8 * k, n_heads=k, d_head=8, d_ff=32, vocab_size=17, seq_len=12)
+    for k in (1, 2, 3)
+]
+DATA = DataConfig("x", "x", "x", "x", "x")
+
+
+def queue_spec(model, steps, seed):
+    return RunSpec(MODELS[model], DATA, OptimizerConfig(lr=0.1), Budget(steps=steps), seed_init=seed)
+
+
+SPECS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(1, 50), st.integers(0, 9)), max_size=12, unique=True
+)
+
+
+@settings(max_examples=50)
+@given(SPECS, st.integers(1, 4))
+def test_queue_hands_out_everything_once_and_keeps_shapes_together(choices, n_workers):
+    specs = [queue_spec(*choice) for choice in choices]
+    queue = pack._Queue(specs)
+    shapes = [None] * n_workers
+    taken = []
+    busy = set(range(n_workers))
+    while busy:
+        for worker in sorted(busy):
+            spec = queue.take(shapes[worker])
+            if spec is None:
+                busy.remove(worker)
+                continue
+            left_of_mine = [s for s in specs if s not in taken and s.compile_key == shapes[worker]]
+            if left_of_mine:
+                assert spec.compile_key == shapes[worker]
+                assert pack._work(spec) == max(map(pack._work, left_of_mine))
+            shapes[worker] = spec.compile_key
+            taken.append(spec)
+    assert Counter(s.run_id for s in taken) == Counter(s.run_id for s in specs)
+
+
+@given(SPECS)
+def test_one_worker_changes_shape_as_seldom_as_can_be(choices):
+    specs = [queue_spec(*choice) for choice in choices]
+    queue, shape, order = pack._Queue(specs), None, []
+    while (spec := queue.take(shape)) is not None:
+        shape = spec.compile_key
+        order.append(shape)
+    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    assert changes == max(0, len(set(order)) - 1)

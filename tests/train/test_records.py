@@ -1,0 +1,169 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train import records
+from train.records import RUN_COLUMNS, RecordError
+
+RUN = "0123456789abcdef"
+
+
+def row(attempt=1, **values):
+    return {**dict.fromkeys(RUN_COLUMNS), "run_id": RUN, "attempt": attempt, **values}
+
+
+@pytest.fixture
+def attempt(tmp_path):
+    return records.begin_attempt(tmp_path, RUN)
+
+
+def test_attempts_are_numbered_past_the_highest(tmp_path):
+    first = records.begin_attempt(tmp_path, RUN)
+    second = records.begin_attempt(tmp_path, RUN)
+    assert [first.number, second.number] == [1, 2]
+    assert records.attempts(tmp_path, RUN) == [first, second]
+    first.directory.rmdir()
+    assert records.begin_attempt(tmp_path, RUN).number == 3
+    assert records.attempts(tmp_path, "feed") == []
+
+
+def test_attempts_are_ordered_by_number_not_by_name(tmp_path):
+    for _ in range(11):
+        records.begin_attempt(tmp_path, RUN)
+    assert [a.number for a in records.attempts(tmp_path, RUN)] == list(range(1, 12))
+
+
+def test_an_attempt_begun_at_the_same_moment_gets_a_number_of_its_own(tmp_path, monkeypatch):
+    records.begin_attempt(tmp_path, RUN)
+    monkeypatch.setattr(records, "attempts", lambda store, run_id: [])
+    assert records.begin_attempt(tmp_path, RUN).number == 2
+
+
+def test_the_first_of_two_attempts_wins(tmp_path):
+    first, second = (records.begin_attempt(tmp_path, RUN) for _ in range(2))
+    assert records.read_run(tmp_path, RUN) is None
+    assert records.commit(tmp_path, second, row(attempt=2, loss_nats=1.5))
+    assert not records.commit(tmp_path, first, row(attempt=1, loss_nats=9.0))
+    found = records.read_run(tmp_path, RUN)
+    assert found == row(attempt=2, loss_nats=1.5)
+    assert records.committed_attempt(tmp_path, found) == second
+
+
+@pytest.mark.parametrize(
+    "change", [lambda r: r.pop("loss_nats"), lambda r: r.update(loss_bits=1.0)]
+)
+def test_only_a_row_of_the_known_columns_is_committed(tmp_path, attempt, change):
+    wrong = row()
+    change(wrong)
+    with pytest.raises(RecordError, match=r"differs in \['loss_"):
+        records.commit(tmp_path, attempt, wrong)
+    assert records.read_run(tmp_path, RUN) is None
+    assert list(attempt.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1]", "3", "null", '{"run_id": "x"}', "\udcff"])
+def test_a_damaged_record_is_refused_by_name(tmp_path, attempt, text):
+    records.commit(tmp_path, attempt, row())
+    path = tmp_path / RUN / "run.json"
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(RecordError) as error:
+        records.read_run(tmp_path, RUN)
+    assert str(path) in str(error.value)
+    assert "run again" in str(error.value)
+
+
+def test_numbers_that_are_none_become_null(tmp_path, attempt):
+    values = row(loss_nats=math.nan, lr=math.inf, n_tokens=np.int64(7), seconds=np.float32(0.5))
+    records.commit(tmp_path, attempt, values)
+    found = records.read_run(tmp_path, RUN)
+    assert found is not None
+    assert [found[k] for k in ("loss_nats", "lr", "n_tokens", "seconds")] == [None, None, 7, 0.5]
+    text = (tmp_path / RUN / "run.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+
+
+def test_plain_values_go_deep():
+    nested = {"a": [np.float64(1.0), (math.nan, "x")], "b": {"c": np.bool_(True), "d": None}}
+    assert records.to_plain(nested) == {"a": [1.0, [None, "x"]], "b": {"c": True, "d": None}}
+
+
+POINTS = [{"step": 1, "loss_nats": 2.5}, {"step": 2, "loss_nats": 2.25}]
+
+
+def test_curve_comes_back_as_it_was_appended(attempt):
+    assert records.read_points(attempt) == []
+    records.append_points(attempt, POINTS[:1])
+    records.append_points(attempt, [])
+    records.append_points(attempt, POINTS[1:])
+    assert records.read_points(attempt) == POINTS
+
+
+@given(n_lost=st.integers(1, 26))
+def test_a_torn_last_line_is_left_out(tmp_path_factory, n_lost):
+    attempt = records.begin_attempt(tmp_path_factory.mktemp("runs"), RUN)
+    records.append_points(attempt, POINTS)
+    path = attempt.directory / "curve.jsonl"
+    path.write_text(path.read_text()[:-n_lost])
+    assert records.read_points(attempt) == POINTS[:1]
+
+
+def test_a_damaged_line_before_the_last_names_the_file(attempt):
+    records.append_points(attempt, POINTS)
+    path = attempt.directory / "curve.jsonl"
+    path.write_text(path.read_text().replace('"step":1', '"step":'))
+    with pytest.raises(RecordError, match=r"curve\.jsonl line 1 is damaged.*run again"):
+        records.read_points(attempt)
+
+
+def test_progress_is_that_of_the_newest_attempt(tmp_path):
+    assert records.progress(tmp_path, RUN) == 0
+    first = records.begin_attempt(tmp_path, RUN)
+    assert records.progress(tmp_path, RUN) == 0
+    records.append_points(first, POINTS)
+    assert records.progress(tmp_path, RUN) == 2
+    second = records.begin_attempt(tmp_path, RUN)
+    records.append_points(second, POINTS[:1])
+    assert records.progress(tmp_path, RUN) == 1
+
+
+def test_clean_up_keeps_the_committed_attempt_without_its_checkpoint(tmp_path):
+    tried = [records.begin_attempt(tmp_path, RUN) for _ in range(3)]
+    for attempt in tried:
+        attempt.weights.write_bytes(b"weights")
+        attempt.checkpoint_dir.mkdir()
+        records.append_points(attempt, POINTS)
+    records.clean_up(tmp_path, RUN)
+    assert len(records.attempts(tmp_path, RUN)) == 3, "nothing is committed yet"
+    records.commit(tmp_path, tried[1], row(attempt=2))
+    records.clean_up(tmp_path, RUN)
+    files = {p.relative_to(tmp_path / RUN).as_posix() for p in (tmp_path / RUN).rglob("*")}
+    inside = ("run.json", "curve.jsonl", "weights.safetensors")
+    assert files == {"run.json", "attempt-2", *(f"attempt-2/{name}" for name in inside)}
+
+
+def test_write_once_never_overwrites(tmp_path):
+    path = tmp_path / "prediction.json"
+    assert records.write_once(path, "first")
+    assert not records.write_once(path, "second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomically_leaves_the_old_file_when_the_writer_fails(tmp_path):
+    path = tmp_path / "fits.json"
+    records.write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        records.write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
+    records.write_atomically(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_a_line_of_a_curve_is_strict_json(attempt):
+    records.append_points(attempt, [{"step": np.int64(1), "loss_nats": np.float32(math.nan)}])
+    (line,) = (attempt.directory / "curve.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail) == {"step": 1, "loss_nats": None}

@@ -1,0 +1,197 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from model.functional import flatten, init_params
+from model.kernels import CPU
+from train.config import Budget, OptimizerConfig, ScheduleConfig
+from train.loss import mean_loss
+from train.optimizer import hyperparameters, init_moments
+from train.step import TrainState, train_steps
+
+K, BATCH = 16, 8
+GOLDEN = {"loss_nats": 2.92087936, "grad_norm": 1.24592972, "checksum": -6.78064869}
+IF_GOLDEN_CHANGED = (
+    "One step of a fixed model on fixed windows gives other numbers. In the sixth digit or beyond: "
+    "another machine or jax version rounds otherwise, widen nothing without a reason. Above that: "
+    "initialisation, model, loss or optimizer changed, and so do all results; if that is meant, "
+    "say so in CHANGELOG.md, raise SCHEMA_VERSION, and only then put the new numbers here."
+)
+
+
+@pytest.fixture(scope="module")
+def windows(tiny):
+    """K batches; in each, windows differ in their first token, so that all can be learned."""
+    rng = np.random.default_rng(0)
+    found = rng.integers(0, tiny.vocab_size, (K, BATCH, tiny.seq_len + 1), dtype=np.int32)
+    found[:, :, 0] = np.arange(BATCH)
+    return found
+
+
+@pytest.fixture(scope="module")
+def step(tiny):
+    """Take the first `n` of K steps from a seed's parameters, or from a given state."""
+
+    def step(windows, optimizer, lr, *, n=K, parts=1, state=None, seed=0):
+        hyper = hyperparameters(optimizer)
+        if state is None:
+            params = init_params(tiny, seed)
+            # As in the loop: committed to a device, which is a part of jax's own cache key.
+            state = jax.device_put(
+                TrainState(params, init_moments(params, hyper)), jax.devices()[0]
+            )
+        rates = np.broadcast_to(np.float32(lr), (K,))
+        return train_steps(tiny, CPU, "standard", parts, state, windows, rates, np.int32(n), hyper)
+
+    return step
+
+
+def test_one_step_is_what_it_always_was(step, windows):
+    # An eps above the rounding of gradients, lest a gradient near zero decide a sign.
+    state, metrics = step(windows, OptimizerConfig(lr=1.0, eps=1e-3), 0.01, n=1)
+    leaves = flatten(state.params)
+    weights = np.random.default_rng(1)
+    found = {
+        "loss_nats": float(metrics.loss_nats[0]),
+        "grad_norm": float(metrics.grad_norm[0]),
+        # Random weights, so that no two entries can change places unseen.
+        "checksum": sum(
+            float(np.sum(weights.standard_normal(leaf.shape) * np.asarray(leaf, np.float64)))
+            for _, leaf in sorted(leaves.items())
+        ),
+    }
+    assert found == pytest.approx(GOLDEN, rel=2e-5), IF_GOLDEN_CHANGED
+
+
+def numpy_adamw(params, gradients, config, lr):
+    """AdamW after clipping, as its papers write it, in float64; decay on matrices only."""
+    first = {name: np.zeros(leaf.shape) for name, leaf in params.items()}
+    second = {name: np.zeros(leaf.shape) for name, leaf in params.items()}
+    params = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
+    for t, gradient_of in enumerate(gradients, start=1):
+        grads = {n: np.asarray(g, np.float64) for n, g in gradient_of(params).items()}
+        norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
+        assert norm > config.clip_norm, "the test should clip"
+        for name, g in grads.items():
+            g = g * config.clip_norm / norm
+            first[name] = config.beta1 * first[name] + (1 - config.beta1) * g
+            second[name] = config.beta2 * second[name] + (1 - config.beta2) * g**2
+            m = first[name] / (1 - config.beta1**t)
+            v = second[name] / (1 - config.beta2**t)
+            decay = config.weight_decay if params[name].ndim == 2 else 0.0
+            update = m / (np.sqrt(v) + config.eps) + decay * params[name]
+            params[name] = params[name] - lr * update
+    return params
+
+
+def test_two_steps_equal_adamw_written_by_hand(step, tiny, windows):
+    config = OptimizerConfig(
+        lr=1.0, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.7, clip_norm=0.05
+    )
+    initial = init_params(tiny, 0)
+    structure = jax.tree.structure(initial)
+    gradient = jax.jit(jax.grad(lambda p, w: mean_loss(tiny, p, w, CPU)))
+
+    def gradient_of(batch):
+        def at(params):
+            leaves = [params[name].astype(np.float32) for name in names]
+            return flatten(gradient(jax.tree.unflatten(structure, leaves), batch))
+
+        return at
+
+    paths = jax.tree_util.tree_flatten_with_path(initial)[0]
+    names = [".".join(key.key for key in path) for path, _ in paths]
+    expected = numpy_adamw(
+        flatten(initial), [gradient_of(windows[k]) for k in range(2)], config, 0.01
+    )
+    state, _ = step(windows, config, 0.01, n=2)
+    for name, leaf in flatten(state.params).items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_without_gradient_signal_only_matrices_decay(step, windows):
+    """With a huge eps the gradient's part vanishes and the decay remains."""
+    config = OptimizerConfig(lr=1.0, eps=1e12, weight_decay=0.5)
+    before = flatten(init_params_of(step, windows, config))
+    state, _ = step(windows, config, 0.1, n=1)
+    for name, leaf in flatten(state.params).items():
+        factor = 1 - 0.1 * 0.5 if leaf.ndim == 2 else 1.0
+        np.testing.assert_allclose(leaf, factor * np.asarray(before[name]), rtol=1e-6, err_msg=name)
+
+
+def init_params_of(step, windows, config):
+    """No step taken: the initial parameters, through the compiled step."""
+    state, _ = step(windows, config, 0.1, n=0)
+    return state.params
+
+
+def test_a_short_dispatch_takes_its_steps_only(step, windows):
+    optimizer = OptimizerConfig(lr=1.0)
+    whole, metrics = step(windows, optimizer, 0.01)
+    short, some = step(windows, optimizer, 0.01, n=5)
+    for name in metrics._fields:
+        np.testing.assert_array_equal(getattr(some, name)[:5], getattr(metrics, name)[:5])
+        assert not np.asarray(getattr(some, name)[5:]).any()
+        assert np.asarray(getattr(metrics, name)).all()
+    junk = windows.copy()
+    junk[5:] = 0
+    again, _ = step(junk, optimizer, 0.01, n=5)
+    jax.tree.map(np.testing.assert_array_equal, short.params, again.params)
+    embeddings = [state.params["token_embedding"] for state in (whole, short)]
+    assert not np.array_equal(*embeddings)
+
+
+def test_two_dispatches_equal_one(step, windows):
+    optimizer = OptimizerConfig(lr=1.0)
+    whole, _ = step(windows, optimizer, 0.01, n=8)
+    first, _ = step(windows, optimizer, 0.01, n=3)
+    second, _ = step(np.roll(windows, -3, axis=0), optimizer, 0.01, n=5, state=first)
+    jax.tree.map(np.testing.assert_array_equal, whole, second)
+
+
+def test_microbatches_average_to_the_full_batch(step, windows):
+    optimizer = OptimizerConfig(lr=1.0, eps=1e-3)
+    whole, metrics = step(windows, optimizer, 0.01, n=3)
+    parts, of_parts = step(windows, optimizer, 0.01, n=3, parts=4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+        (whole.params, metrics),
+        (parts.params, of_parts),
+    )
+
+
+def test_overfits_one_batch(step, windows):
+    optimizer = OptimizerConfig(lr=1.0, weight_decay=0.0)
+    one_batch = np.repeat(windows[:1], K, axis=0)
+    state, metrics = None, None
+    for _ in range(25):
+        state, metrics = step(one_batch, optimizer, 0.01, state=state)
+    assert metrics is not None and metrics.loss_nats[-1] < 0.1
+
+
+def test_every_number_has_32_bits(step, windows):
+    state, metrics = step(windows, OptimizerConfig(lr=1.0), 0.01)
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves((state, metrics))}
+    assert kinds == {"float32", "int32"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(state.params)} == {"float32"}
+    assert metrics.loss_nats.shape == metrics.grad_norm.shape == (K,)
+
+
+def test_runs_of_one_shape_compile_once(make_spec, run):
+    run(make_spec(20))
+    n_compiled = train_steps._cache_size()
+    assert n_compiled > 0
+    base = OptimizerConfig(lr=0.02)
+    for spec in (
+        make_spec(20, optimizer=base),
+        make_spec(20, optimizer=dataclasses.replace(base, weight_decay=0.0, clip_norm=0.5)),
+        make_spec(20, optimizer=dataclasses.replace(base, beta1=0.8, beta2=0.9, eps=1e-6)),
+        make_spec(37, schedule=ScheduleConfig("cosine", warmup_steps=9)),
+        make_spec(33, schedule=ScheduleConfig("wsd", decay_steps=5)),
+        make_spec(20, seed_init=5, seed_data=6),
+        make_spec(budget=Budget(tokens=300), schedule=ScheduleConfig()),
+    ):
+        run(spec)
+    assert train_steps._cache_size() == n_compiled
