@@ -220,6 +220,7 @@ def fit(args: list[str]) -> None:
     configure(flags.out / "cache")
     from experiments import stages, summary
     from experiments.workspace import write_json
+    from train.records import to_plain
 
     stage = _stage(flags.out)
     if flags.table.endswith(".csv") or Path(flags.table).is_file():
@@ -231,7 +232,7 @@ def fit(args: list[str]) -> None:
         shown, values = summary.single_fit_table(found), found.to_json()
     else:
         study = stages.refit(flags.table, stage)
-        shown, values = summary.fit_tables(study), study.to_json()
+        shown, values = summary.fit_tables(study), to_plain(study.to_json())
     stage.console.print(shown)
     if flags.json:
         write_json(flags.json, values)

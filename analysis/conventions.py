@@ -4,14 +4,14 @@ Counting embeddings in N or not, and attention in C or not, moves the allocation
 same runs between Chinchilla's a = 0.5 and Kaplan's 0.73 (Pearce & Song 2024; Porian et al. 2024).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from analysis.allocation import ladder_from_points
 from analysis.fit import DEFAULT_BOOTSTRAP, DEFAULT_DELTA, Fit, ObjectiveName, fit
 from analysis.isoflop import IsoflopExponents, IsoflopMinimum, exponents, minima
 from analysis.laws import Chinchilla
-from analysis.load import CConvention, NConvention, drop_flagged, points_from_runs
+from analysis.load import CConvention, NConvention, Points, drop_flagged, points_from_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,16 +57,29 @@ def fit_conventions(
         n_bootstrap: resamples by run.
         seed: of the resampling.
     """
-    rows = []
+    rows, joint_fits = [], {}
     for n_convention, c_convention in CONVENTIONS:
         every = points_from_runs(runs, n_convention, c_convention)
         points = drop_flagged(every, *drop)
-        exact = c_convention == "matmul_full" and len(set(points.n_params)) > 1
-        joint = fit(
-            Chinchilla(), points, objective, delta=delta, n_bootstrap=n_bootstrap, seed=seed,
-            ladder=ladder_from_points(points) if exact else None,
-        )  # fmt: skip
+        if n_convention not in joint_fits:
+            joint_fits[n_convention] = fit(
+                Chinchilla(), points, objective, delta=delta, n_bootstrap=n_bootstrap, seed=seed,
+                ladder=ladder_from_points(points) if len(set(points.n_params)) > 1 else None,
+            )  # fmt: skip
+        joint = _under(joint_fits[n_convention], points)
         found = minima(every)
         approach_2 = exponents(found, n_bootstrap=n_bootstrap, seed=seed)
         rows.append(ConventionRow(n_convention, c_convention, joint, approach_2, tuple(found)))
     return tuple(rows)
+
+
+def _under(joint: Fit, points: Points) -> Fit:
+    """The same fit labelled with the C of these points; under 6ND it has no numeric exponents."""
+    names = {"a", "b"} if points.c_convention.startswith("6n") else set(joint.allocation)
+    return replace(
+        joint,
+        c_convention=points.c_convention,
+        table_hash=points.table_hash,
+        allocation={k: v for k, v in joint.allocation.items() if k in names},
+        allocation_intervals={k: v for k, v in joint.allocation_intervals.items() if k in names},
+    )

@@ -17,6 +17,7 @@ from analysis.conventions import ConventionRow
 from analysis.figures.allocation import estimates
 from analysis.figures.draw import DRAWINGS
 from analysis.figures.inputs import C_MEANING, N_MEANING, FigureInputs, HeldOut, count_text
+from analysis.figures.kaplan import equation
 from analysis.figures.prediction import NOTHING_YET, verdict
 from analysis.figures.style import short, with_interval
 from analysis.published import ALLOCATION_EXPONENTS
@@ -235,7 +236,7 @@ def _fits(inputs: FigureInputs) -> str:
     rows = [
         (
             source,
-            fit.law.equation,
+            equation(fit),
             f"N {fit.n_convention}, C {fit.c_convention}",
             ", ".join(
                 f"{k} = {v:.4g} {_interval(fit.intervals[k])}" for k, v in fit.parameters.items()
@@ -254,8 +255,8 @@ def _fits(inputs: FigureInputs) -> str:
 
 
 def _versions(inputs: FigureInputs) -> list[tuple[str, Sequence[ConventionRow]]]:
-    versions: list[tuple[str, Sequence[ConventionRow]]] = [("fitted runs", inputs.conventions)]
-    return versions + ([("all runs", inputs.all_cells)] if inputs.all_cells else [])
+    versions: list[tuple[str, Sequence[ConventionRow]]] = [("as fitted", inputs.conventions)]
+    return versions + ([("no flagged run left out", inputs.all_cells)] if inputs.all_cells else [])
 
 
 def _minima(inputs: FigureInputs) -> str:

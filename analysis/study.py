@@ -37,7 +37,7 @@ class Study:
         return {"settled": self.settled, "all_cells": self.all_cells}
 
     def to_json(self) -> dict[str, Any]:
-        """Every number and status of the study as JSON values; NaN becomes null."""
+        """Every number and status of the study; a number that is not finite may be NaN."""
         return {
             **{name: [_row_json(row) for row in rows] for name, rows in self.versions().items()},
             "frontiers": [

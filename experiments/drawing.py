@@ -23,6 +23,7 @@ def figure_inputs(
         curves=sweep.curves,
         points=fitted.points,
         conventions=fitted.settled,
+        all_cells=fitted.all_cells,
         frontiers=fitted.frontiers,
         envelope=curve_envelope(sweep.curves),
         held_out=_held_out(plan, folder),

@@ -82,8 +82,10 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
             freeze_prediction(plan, cell, fitted, folder)
             stage.console.print(summary.prediction_table(read_json(folder.prediction)))
             held_out = [cell.spec]
-            execute(held_out, corpus, stage.workspace, n_workers=1, console=stage.console)
-        compact(plan, stage.workspace.runs, folder)
+            if execute(held_out, corpus, stage.workspace, n_workers=1, console=stage.console):
+                compact(plan, stage.workspace.runs, folder)
+                # The same numbers: only now the list of rows left out names the held-out run.
+                fitted = fit_sweep(plan, folder)
         score(plan, stage.workspace, folder)
         draw(plan, fitted, folder, corpus)
         if folder.score.exists():
@@ -152,9 +154,11 @@ def score(plan: Plan, workspace: Workspace, folder: SweepFolder) -> None:
     measured = row["loss_nats"]
     scored = []
     for entry in prediction["predictions"]:
-        interval = entry["new_run_interval"]
-        hit = bool(entry["ok"]) and interval[0] <= measured <= interval[1]
-        error = measured - entry["loss_nats"] if entry["ok"] else None
+        error = hit = None
+        if entry["ok"]:
+            low, high = entry["new_run_interval"]
+            error = measured - entry["loss_nats"]
+            hit = None if low is None or high is None else low <= measured <= high
         scored.append({**entry, "error_nats": error, "hit": hit})
     values = {
         "plan_hash": plan.hash,

@@ -223,7 +223,7 @@ def score_table(score: dict[str, Any]) -> Table:
         table.add_column(header)
     for entry in score["predictions"]:
         off = "-" if entry["error_nats"] is None else f"{entry['error_nats']:+.4f}"
-        verdict = "hit" if entry["hit"] else "MISS"
+        verdict = {True: "hit", False: "MISS", None: "none"}[entry["hit"]]
         table.add_row(entry["version"], entry["n_convention"], *_predicted(entry), off, verdict)
     return table
 
@@ -231,8 +231,9 @@ def score_table(score: dict[str, Any]) -> Table:
 def _predicted(entry: dict[str, Any]) -> tuple[str, str, str]:
     if not entry["ok"]:
         return f"no prediction: {entry['status']}", "-", "-"
+    # Too few draws of the bootstrap give a prediction without intervals.
     mean, new_run = (
-        f"[{low:.4f}, {high:.4f}]"
+        "-" if None in (low, high) else f"[{low:.4f}, {high:.4f}]"
         for low, high in (entry["mean_interval"], entry["new_run_interval"])
     )
     return f"{entry['loss_nats']:.4f}", mean, new_run

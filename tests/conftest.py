@@ -1,6 +1,9 @@
 """Settings every test runs under, and the smallest model worth testing."""
 
 import os
+import signal
+import sys
+from pathlib import Path
 
 # Read by jax and XLA when they are first imported. A fixed pool size keeps the bits the same on
 # machines with more cores.
@@ -15,6 +18,8 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 
 import hypothesis
 import pytest
+
+sys.path.append(str(Path(__file__).parent))  # for tiny_study
 
 TYPECHECKED = ("model", "train", "analysis")
 
@@ -47,3 +52,33 @@ def tiny():
     return ModelConfig(
         n_layers=2, d_model=16, n_heads=2, d_head=8, d_ff=64, vocab_size=17, seq_len=12
     )
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """launch.main on the tiny study, in this process: call it with arguments, get the exit code."""
+    import tiny_study
+
+    import launch
+
+    tiny_study.install(monkeypatch.setattr)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield lambda *arguments: launch.main([str(argument) for argument in arguments])
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory):
+    """The output folder of the tiny study, trained, fitted and drawn once. For reading only."""
+    import tiny_study
+
+    import launch
+
+    out = tmp_path_factory.mktemp("out")
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_study.install(patch.setattr)
+        code = launch.main(["run", "quickstart", *tiny_study.FLAGS, "--out", str(out)])
+    signal.signal(signal.SIGTERM, handler)
+    assert code == 0
+    return out

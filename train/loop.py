@@ -145,11 +145,13 @@ def train(
 
 def _training_windows(spec: RunSpec, corpus: TokenizedCorpus) -> Windows:
     data = spec.data
-    if (data.corpus_hash, data.tokenizer_hash) != (corpus.content_hash, corpus.tokenizer_hash):
-        raise SpecError(
-            f"data.corpus_hash={data.corpus_hash} is not the prepared {corpus.name} "
-            f"({corpus.content_hash}); prepare the text that the plan was made for, or plan again"
-        )
+    prepared = {"corpus_hash": corpus.content_hash, "tokenizer_hash": corpus.tokenizer_hash}
+    for name, found in prepared.items():
+        if getattr(data, name) != found:
+            raise SpecError(
+                f"data.{name}={getattr(data, name)} but the prepared {corpus.name} has {found}; "
+                "prepare the text that the plan was made for, or plan again"
+            )
     if spec.model.vocab_size != corpus.vocab_size:
         raise SpecError(
             f"model.vocab_size={spec.model.vocab_size} but {corpus.tokenizer} has "

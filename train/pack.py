@@ -7,6 +7,7 @@ GPUs. A run's bits do not depend on what runs beside it.
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,14 @@ def train_all(
                 stop.set()
                 return
 
-    threads = [threading.Thread(target=work, args=(device,)) for device in devices]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        stop.set()
-        for thread in threads:
-            thread.join()
-        raise
+    with ThreadPoolExecutor(len(devices)) as pool:
+        workers = [pool.submit(work, device) for device in devices]
+        try:
+            # Not Thread.join: interrupted, it takes a running thread for a finished one.
+            wait(workers)
+        except KeyboardInterrupt:
+            stop.set()
+            raise
     if failures:
         raise failures[0]
 
@@ -95,7 +93,7 @@ class _Queue:
             return left[shape].pop()
 
 
-def _work(spec: RunSpec) -> float:
+def _work(spec: RunSpec) -> int:
     return train_flops(spec.model, spec.n_tokens, "matmul_full")
 
 

@@ -1,6 +1,7 @@
 """The exponent of compute-optimal model size, under every convention: the headline."""
 
 import math
+import textwrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ LOOKS = {
 }
 CLOSED, NUMERIC, MINIMA = LOOKS
 X_LIMITS = (0.0, 1.2)
+NOTE_WIDTH = 130  # letters that fit a row; the report has the whole reason
 KAPLAN, CHINCHILLA = "Kaplan", "Hoffmann"
 
 
@@ -35,8 +37,9 @@ def estimates(row: ConventionRow) -> list[Estimate]:
         (CLOSED, closed.get("a", math.nan), spread.get("a", NO_INTERVAL), joint.status)
     ]
     if "a_numeric" in closed:
-        status = "the optimum lies outside of the sizes trained"
-        listed.append((NUMERIC, closed["a_numeric"], spread["a_numeric"], status))
+        a = closed["a_numeric"]
+        status = joint.status if math.isfinite(a) else "the optimum is outside of the sizes trained"
+        listed.append((NUMERIC, a, spread["a_numeric"], status))
     listed.append((MINIMA, found.a, found.intervals["a"], found.status))
     return listed
 
@@ -78,8 +81,10 @@ def _estimate(ax: Axes, y: float, estimate: Estimate, named: set[str]) -> None:
     method, a, (low, high), status = estimate
     marker, color = LOOKS[method]
     if not math.isfinite(a):
-        ax.text(0.02, y, f"no exponent: {style.plain(status)}"[:110], fontsize=style.SMALL_SIZE,
-                color=color, va="center")  # fmt: skip
+        kind = "isoFLOP minima" if method == MINIMA else "joint fit"
+        text = textwrap.shorten(f"{kind}: no exponent, {status}", NOTE_WIDTH, placeholder=" …")
+        ax.text(0.02, y, style.plain(text), fontsize=style.SMALL_SIZE, color=color, va="center",
+                bbox=style.PAPER, zorder=5)  # fmt: skip
         return
     label = None if method in named else method
     named.add(method)

@@ -38,7 +38,8 @@ def isoflop(inputs: FigureInputs) -> Figure:
 
 
 def _count_text(inputs: FigureInputs) -> str:
-    n_inside = int((inputs.runs["isoflop_budget"].notna() & inputs.runs["loss_nats"].notna()).sum())
+    table = inputs.runs[["isoflop_budget", "loss_nats"]].to_numpy(np.float64)
+    n_inside = int(np.isfinite(table).all(1).sum())
     n_budgets = len(inputs.main.minima)
     return f"{len(inputs.runs)} runs: {n_inside} with a loss in {n_budgets} isoFLOP budgets"
 
@@ -56,7 +57,7 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, colors: list[Any]) -> None:
     for minimum, color in zip(found, colors, strict=True):
         _budget(ax, minimum, color)
     losses = np.concatenate([m.size_loss_nats for m in found])
-    style.log_axis(ax.xaxis, np.concatenate([m.size_n_params for m in found]))
+    style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
     style.loss_axis(ax, losses.min(), losses.max())
     style.legend_below(ax, drop=-0.1)
 
@@ -100,16 +101,16 @@ def _optimum_panel(ax: Axes, inputs: FigureInputs, variable: str, colors: list[A
         flops, stars, s=STAR_SIZE, marker="*", c=[c for _, c in accepted], zorder=5,
         edgecolors=style.BLACK, linewidths=0.8,
     )  # fmt: skip
-    style.log_axis(ax.xaxis, flops, pad=1.5)
+    style.log_axis(ax, "x", flops, pad=1.5)
     found = inputs.main.isoflop
     if not found.ok:
-        style.log_axis(ax.yaxis, stars, pad=1.5)
+        style.log_axis(ax, "y", stars, pad=1.5)
         if variable == "D":
             style.absent(ax, f"no exponents: {found.status}")
             style.legend_below(ax, drop=-0.25)
     else:
         edges = _exponent_line(ax, inputs, variable)
-        style.log_axis(ax.yaxis, np.concatenate([stars, edges]), pad=1.1)
+        style.log_axis(ax, "y", np.concatenate([stars, edges]), pad=1.1)
         ax.legend(loc="upper left", fontsize=style.LABEL_SIZE, frameon=False)
 
 

@@ -47,7 +47,9 @@ def kaplan_panels(inputs: FigureInputs) -> Figure:
 
 
 def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
-    used = inputs.curves[inputs.curves[FLOPS_COLUMN] > 0].dropna(subset=["loss_nats"])
+    used: Any = inputs.curves[
+        (inputs.curves[FLOPS_COLUMN] > 0) & inputs.curves["loss_nats"].notna()
+    ]
     style.label_axes(
         ax, f"training compute C (FLOPs, {CURVE_CONVENTION})",
         f"training loss, smoothed ({inputs.unit})", "every training curve",
@@ -61,7 +63,7 @@ def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
         curve = curve.sort_values(FLOPS_COLUMN)
         color = scale.to_rgba(float(size_of[run_id]))
         ax.plot(curve[FLOPS_COLUMN], curve["loss_nats"], color=color, linewidth=0.9, alpha=0.75)
-    style.log_axis(ax.xaxis, used[FLOPS_COLUMN])
+    style.log_axis(ax, "x", used[FLOPS_COLUMN])
     found = inputs.envelope
     # Sizes whose runs have ended leave the envelope, which then steps up: draw new lows only.
     lows = envelope_mask(found.train_flops, found.loss_nats)
@@ -71,7 +73,8 @@ def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
             linestyle=(0, (1, 1)), label="lower envelope of the curves", zorder=5,
         )  # fmt: skip
     low = _frontier_lines(ax, inputs)
-    style.loss_axis(ax, min(low, used["loss_nats"].min()), used["loss_nats"].max())
+    losses = used["loss_nats"].to_numpy(np.float64)
+    style.loss_axis(ax, min(low, float(losses.min())), float(losses.max()))
     style.ngram_lines(ax, inputs.ngram_entropies)
 
 
@@ -89,7 +92,7 @@ def _frontier_lines(ax: Axes, inputs: FigureInputs) -> float:
     looks = ((frontier.power, "-", style.VERMILION), (frontier.power_floor, "--", style.BLUE))
     for fit, dash, color in looks:
         if not fit.ok:
-            style.absent(ax, f"no {fit.law.equation}: {fit.status}")
+            style.absent(ax, f"no {equation(fit)}: {fit.status}")
             continue
         flops = np.geomspace(frontier.train_flops.min() / 3, ax.get_xlim()[1], GRID)
         loss = fit.predict(train_flops=flops)
@@ -115,6 +118,11 @@ def frontier_label(fit: Fit) -> str:
     return f"L(C) with floor {fit.parameters['E']:.2f}, exponent {alpha}"
 
 
+def equation(fit: Fit) -> str:
+    """The law's equation, with the name of its variable where the law leaves it open as x."""
+    return fit.law.equation.replace("x^", f"{fit.law.variables[0]}^")
+
+
 def _variable_panel(
     ax: Axes, inputs: FigureInputs, groups: tuple[Group, ...], scale: Any, variable: str
 ) -> None:
@@ -131,7 +139,7 @@ def _variable_panel(
     for index, group in enumerate(groups):
         colors = scale.to_rgba(group.n_params)
         style.draw_group(ax, group, index, x_of(group), group.loss_nats, colors)
-    style.log_axis(ax.xaxis, x)
+    style.log_axis(ax, "x", x)
     low = float(losses.min())
     if not joint.ok:
         style.absent(ax, f"no L({variable}): the joint fit failed: {joint.status}")

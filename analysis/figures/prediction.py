@@ -1,5 +1,7 @@
 """The larger run: predicted before it was trained, and measured."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -58,20 +60,19 @@ def _intervals_panel(ax: Axes, inputs: FigureInputs) -> None:
 
 def _interval_row(ax: Axes, y: float, held_out: HeldOut) -> None:
     found = held_out.prediction
-    beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
+    beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center"}
     ax.text(1.02, y, verdict(held_out), fontsize=style.LABEL_SIZE, weight="bold", **beside)
     if not found.ok:
         reason = style.wrapped(f"no prediction: {found.status}", 48)
-        ax.text(0.5, y, reason, ha="center", fontsize=style.SMALL_SIZE, color=style.GREY, **beside)
+        ax.text(0.5, y, reason, ha="center", fontsize=style.SMALL_SIZE, bbox=style.PAPER, **beside)
         return
     level = f"{found.interval_level:.0%} interval"
-    bar = {"solid_capstyle": "butt"}
     ax.plot(
-        found.new_run_interval, (y, y), color=style.SKY, linewidth=5, **bar,
+        found.new_run_interval, (y, y), color=style.SKY, linewidth=5, solid_capstyle="butt",
         label=f"{level} of one new run",
     )  # fmt: skip
     ax.plot(
-        found.mean_interval, (y, y), color=style.BLUE, linewidth=11, **bar,
+        found.mean_interval, (y, y), color=style.BLUE, linewidth=11, solid_capstyle="butt",
         label=f"{level} of the law's value there (mean of new runs)",
     )  # fmt: skip
     ax.plot(
@@ -113,7 +114,7 @@ def _compute_panel(ax: Axes, inputs: FigureInputs) -> None:
         style.draw_group(ax, group, index, group.train_flops, group.loss_nats, colors)
     if held_out is not None:
         flops, losses = np.append(flops, held_out.train_flops), _and_predicted(losses, held_out)
-    style.log_axis(ax.xaxis, flops, pad=1.5)
+    style.log_axis(ax, "x", flops, pad=1.5)
     _frontier(ax, inputs)
     low = losses.min()
     if held_out is None:
@@ -133,7 +134,9 @@ def _and_predicted(losses: np.ndarray, held_out: HeldOut) -> np.ndarray:
 
 def _frontier(ax: Axes, inputs: FigureInputs) -> None:
     frontier = best_frontier(inputs.frontiers)
-    if frontier is None or frontier.power.c_convention != inputs.headline[1]:
+    if frontier is None or not len(frontier.train_flops):
+        return
+    if frontier.power.c_convention != inputs.headline[1]:
         return
     flops = np.geomspace(frontier.train_flops.min(), ax.get_xlim()[1], 64)
     for fit, dash in ((frontier.power, ":"), (frontier.power_floor, "--")):
@@ -163,10 +166,10 @@ def _extrapolated(ax: Axes, inputs: FigureInputs, held_out: HeldOut) -> float:
         band = np.array([percentile_interval(c) for c in predict(joint.law, draws, **where).T])
         ax.fill_between(flops, *band.T, color=color, alpha=style.BAND_ALPHA, linewidth=0)
     low, high = found.new_run_interval
-    error = [[found.loss_nats - low], [high - found.loss_nats]]
-    ax.errorbar(
-        held_out.train_flops, found.loss_nats, yerr=error, fmt="_", markersize=20, color=color,
-        capsize=5, linewidth=2, zorder=5,
+    here = held_out.train_flops
+    ax.plot(
+        (here, here), (low, high), color=color, linewidth=2.5, zorder=5,
         label=f"predicted, {found.interval_level:.0%} interval of one new run",
     )  # fmt: skip
+    ax.plot(here, found.loss_nats, "_", color=color, markersize=20, markeredgewidth=2.5, zorder=5)
     return min(float(line.min()), low)

@@ -43,7 +43,7 @@ def residuals(inputs: FigureInputs) -> Figure:
         for index, (group, values) in enumerate(zip(groups, left_over, strict=True)):
             colors = scale.to_rgba(group.n_params)
             style.draw_group(ax, group, index, getattr(group, column), values, colors)
-        style.log_axis(ax.xaxis, np.concatenate([getattr(g, column) for g in groups]))
+        style.log_axis(ax, "x", np.concatenate([getattr(g, column) for g in groups]))
     style.legend_below(axes[0])
     sizes = np.concatenate([g.n_params for g in groups])
     style.size_bar(figure, axes[2], scale, sizes, names[0])

@@ -10,12 +10,11 @@ import textwrap
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
@@ -33,6 +32,8 @@ from analysis.figures.inputs import FigureInputs, Group, count_text
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6b6b6b"
 BAND_ALPHA = 0.18
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+"""Behind a text that crosses lines."""
 
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE, SMALL_SIZE = 12, 10, 9, 8
 MARKER_SIZE = 42
@@ -76,11 +77,12 @@ def label_axes(ax: Axes, x: str, y: str, title: str = "") -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def log_axis(axis: Axis, values: Any, *, pad: float = 1.25) -> None:
+def log_axis(ax: Axes, name: Literal["x", "y"], values: Any, *, pad: float = 1.25) -> None:
     """A log axis over positive values, labelled 10^k, and between these where decades are few."""
 
     low, high = float(np.min(values)) / pad, float(np.max(values)) * pad
-    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    ax.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    axis = ax.xaxis if name == "x" else ax.yaxis
     decades = math.log10(high / low)
     axis.set_major_locator(LogLocator(10))
     axis.set_major_formatter(FuncFormatter(lambda x, _: power_of_ten(x)))
@@ -162,7 +164,7 @@ def size_bar(figure: Figure, ax: Any, scale: ScalarMappable, sizes: Any, label: 
     bar = figure.colorbar(scale, ax=ax, pad=0.01, fraction=0.04, aspect=30)
     distinct = np.unique(sizes)
     if len(distinct) <= FEW_SIZES:
-        bar.set_ticks(distinct, labels=[short(n) for n in distinct])
+        bar.set_ticks(distinct.tolist(), labels=[short(n) for n in distinct])
         bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_label(label, fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=TICK_SIZE)
@@ -185,7 +187,8 @@ def draw_group(
         return
     common: dict[str, Any] = {"s": MARKER_SIZE, "zorder": 4}
     if group.reason.startswith("held out"):
-        ax.scatter(x, y, **common | {"s": 150}, marker="*", c=colors, edgecolors=BLACK,
+        common["s"] = 150
+        ax.scatter(x, y, **common, marker="*", c=colors, edgecolors=BLACK,
                    linewidths=0.8, label=group.label)  # fmt: skip
     elif not group.reason:
         ax.scatter(x, y, **common, marker="o", c=colors, edgecolors="white", linewidths=0.5,

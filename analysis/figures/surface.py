@@ -46,8 +46,8 @@ def surface(inputs: FigureInputs) -> Figure:
         style.note(ax, "no run has a loss")
         return figure
     scale = _loss_scale(groups)
-    style.log_axis(ax.xaxis, np.concatenate([g.n_params for g in groups]), pad=1.4)
-    style.log_axis(ax.yaxis, np.concatenate([g.n_tokens for g in groups]), pad=1.5)
+    style.log_axis(ax, "x", np.concatenate([g.n_params for g in groups]), pad=1.4)
+    style.log_axis(ax, "y", np.concatenate([g.n_tokens for g in groups]), pad=1.5)
     ax.grid(False)
     if inputs.main.fit.ok:
         _contours(ax, inputs, scale)

@@ -19,14 +19,15 @@ def execute(
     *,
     n_workers: int | None,
     console: Console,
-) -> None:
+) -> int:
     """Train what has no record yet, `n_workers` runs at a time (None: one a device).
 
+    Returns: how many runs were trained.
     Raises: SpecError: more workers than devices. KeyboardInterrupt: Ctrl-C; checkpoints were left.
     """
     missing = [spec for spec in specs if read_run(workspace.runs, spec.run_id) is None]
     if not missing:
-        return
+        return 0
     import jax
 
     from train.pack import train_all
@@ -49,3 +50,4 @@ def execute(
             on_progress=progress.on_progress,
             on_record=progress.on_record,
         )
+    return len(missing)

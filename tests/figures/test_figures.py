@@ -82,7 +82,7 @@ def test_missing_pieces_give_a_note(drawing, sparse, texts):
     for inputs in (sparse, empty):
         written = texts(drawing.draw(inputs))
         note = {
-            "allocation": "no exponent: too few points",
+            "allocation": "joint fit: no exponent, too few points",
             "isoflop": "refused, too few points: 3 sizes, 4 needed",
             "surface": "no surface: the joint fit failed: too few points",
             "residuals": "the joint fit failed: too few points",

@@ -92,5 +92,5 @@ def test_missing_pieces_are_said(sparse, inputs):
     assert "The figure allocation was not drawn." in text
     assert "No held-out run has been predicted yet." in text
     assert "too few points" in text
-    assert "all runs" in text
+    assert "no flagged run left out" in text
     assert "no prediction, as the fit failed" in Page(html_page(sparse, {})).text

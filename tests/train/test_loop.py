@@ -120,9 +120,7 @@ def kill_at(step):
 
 
 @pytest.mark.parametrize("has_checkpoint", [True, False])
-def test_killed_and_resumed_is_bit_identical(
-    has_checkpoint, make_spec, run, tmp_path, undisturbed
-):
+def test_killed_and_resumed_is_bit_identical(has_checkpoint, make_spec, run, tmp_path, undisturbed):
     """The curve of a killed attempt runs past its checkpoint, and its last line may be torn."""
     spec, store = make_spec(N_STEPS), tmp_path / "runs"
     every = 0.0 if has_checkpoint else 1e9
@@ -256,7 +254,7 @@ def test_a_spec_for_another_text_is_refused(make_spec, run, tmp_path):
         (dataclasses.replace(spec.data, corpus_hash="c0ffee"), r"data\.corpus_hash=c0ffee"),
         (dataclasses.replace(spec.data, n_tokens_unique=11), r"n_tokens_unique=11 is 0 windows"),
         (dataclasses.replace(spec.data, n_tokens_unique=10**7), "n_tokens_unique=10000000"),
-        (dataclasses.replace(spec.data, tokenizer_hash="0"), "tokenizer"),
+        (dataclasses.replace(spec.data, tokenizer_hash="0"), r"data\.tokenizer_hash=0"),
     ]
     for data, message in wrong:
         with pytest.raises(SpecError, match=message):

@@ -1,3 +1,4 @@
+import signal
 import threading
 from collections import Counter
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from model.config import ModelConfig
 from model.functional import flatten
-from train import pack, records
+from train import checkpoint, pack, records
 from train.checkpoint import load_weights
 from train.config import Budget, DataConfig, OptimizerConfig, RunSpec, SpecError
 from train.loop import train
@@ -30,7 +31,11 @@ def weights_of(store, row):
 
 def run_all(specs, corpus, store, **options):
     rows = []
-    options = {"devices": devices(2), "on_progress": lambda p: None, "on_record": rows.append} | options
+    options = {
+        "devices": devices(2),
+        "on_progress": lambda p: None,
+        "on_record": rows.append,
+    } | options
     train_all(specs, corpus, store, **options)
     return rows
 
@@ -82,15 +87,43 @@ def test_a_failing_callback_is_no_silent_end(make_spec, corpus, tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        run_all([make_spec(20, seed_init=s) for s in range(3)], corpus, tmp_path, on_record=on_record)
+        run_all(
+            [make_spec(20, seed_init=s) for s in range(3)], corpus, tmp_path, on_record=on_record
+        )
 
 
-def test_a_failure_leaves_checkpoints_of_the_others(make_spec, corpus, tmp_path):
-    """A run on another device, in the middle when one fails, goes on from there later."""
-    long, wrong = make_spec(3000), make_spec(3100, data=DataConfig("x", "x", "x", "x", "x"))
-    with pytest.raises(SpecError, match="corpus_hash=x"):
-        run_all([long, wrong], corpus, tmp_path)
-    assert records.read_run(tmp_path, long.run_id) is None
+def test_a_failure_leaves_a_checkpoint_of_the_others(make_spec, corpus, tmp_path):
+    failing, other = make_spec(20_000, seed_init=0), make_spec(20_000, seed_init=1)
+    begun = set()
+
+    def on_progress(progress):
+        begun.add(progress.run_id)
+        if progress.run_id == failing.run_id and other.run_id in begun:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run_all([failing, other], corpus, tmp_path, on_progress=on_progress)
+    assert records.read_run(tmp_path, other.run_id) is None
+    (attempt,) = records.attempts(tmp_path, other.run_id)
+    saved = checkpoint.latest(attempt)
+    assert saved is not None and 0 < saved["step"] < 20_000
+
+
+def test_ctrl_c_waits_for_every_checkpoint(make_spec, corpus, tmp_path):
+    specs = [make_spec(20_000, seed_init=seed) for seed in range(2)]
+    begun, sent = set(), []
+
+    def on_progress(progress):
+        begun.add(progress.run_id)
+        if len(begun) == 2 and progress.step > 50 and not sent:
+            sent.append(progress)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(specs, corpus, tmp_path, on_progress=on_progress)
+    for spec in specs:
+        (attempt,) = records.attempts(tmp_path, spec.run_id)
+        assert checkpoint.latest(attempt) is not None
 
 
 def test_progress_and_records_come_one_at_a_time(make_spec, corpus, tmp_path):
@@ -114,7 +147,9 @@ DATA = DataConfig("x", "x", "x", "x", "x")
 
 
 def queue_spec(model, steps, seed):
-    return RunSpec(MODELS[model], DATA, OptimizerConfig(lr=0.1), Budget(steps=steps), seed_init=seed)
+    return RunSpec(
+        MODELS[model], DATA, OptimizerConfig(lr=0.1), Budget(steps=steps), seed_init=seed
+    )
 
 
 SPECS = st.lists(

@@ -1,0 +1,46 @@
+"""A plan of the laptop staircase on a language in memory, and records nobody trained for."""
+
+import dataclasses
+
+import pytest
+
+from experiments import quickstart
+from experiments.workspace import Workspace
+from train import records
+from train.data.languages import MarkovSource, as_corpus
+from train.records import RUN_COLUMNS
+
+
+@pytest.fixture(scope="session")
+def corpus():
+    source = MarkovSource.random(vocab_size=5, order=1, seed=0)
+    found = as_corpus(source, n_train=500, n_validation=200, seed=0)
+    return dataclasses.replace(found, vocab_size=256)
+
+
+@pytest.fixture(scope="session")
+def plan(corpus):
+    return quickstart.plan(quickstart.Options(), corpus)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "out")
+
+
+@pytest.fixture
+def commit(workspace):
+    """Commit a record for a spec, with the columns given."""
+
+    def commit(spec, **values):
+        attempt = records.begin_attempt(workspace.runs, spec.run_id)
+        sizes = {name: getattr(spec.model, name) for name in ("n_layers", "d_model")}
+        columns = {
+            **dict.fromkeys(RUN_COLUMNS), **sizes, "status": "finished", "loss_nats": 1.5,
+            "seconds": 9.0, "seconds_compile": 4.0, "resumed_from_step": 0,
+            "train_flops_matmul_full": 1e11, "run_id": spec.run_id, "attempt": attempt.number,
+        }  # fmt: skip
+        assert records.commit(workspace.runs, attempt, {**columns, **values})
+        return attempt
+
+    return commit

@@ -1,0 +1,192 @@
+import copy
+import dataclasses
+import json
+
+import pytest
+
+from experiments import quickstart
+from experiments.plan import (
+    DEFAULT_FLOPS_PER_SECOND,
+    Cell,
+    Plan,
+    calibrate,
+    estimate_seconds,
+    estimate_total_seconds,
+    plan_from_json,
+    plan_table,
+)
+from experiments.recipe import Recipe, Size
+from model.accounting import FLOPS_CONVENTIONS, train_flops
+from train.config import Budget, DataConfig, SpecError, canonical_json
+
+DATA = DataConfig("x", "x", "x", "x", "x")
+
+
+def spec_of(size, *, steps=1000, seed=0, **rules):
+    recipe = Recipe(**rules)
+    return recipe.spec(recipe.model(size, 256), DATA, Budget(steps=steps), seed=seed)
+
+
+def test_recipe_sets_rate_warmup_and_shape_by_rule():
+    narrow, wide = spec_of(Size(1, 8)), spec_of(Size(4, 64))
+    assert narrow.optimizer.lr == 0.03
+    assert wide.optimizer.lr == pytest.approx(0.48 / 64)
+    assert wide.schedule.kind == "linear" and wide.schedule.warmup_steps == 50
+    assert spec_of(Size(1, 8), steps=7).schedule.warmup_steps == 0
+    assert (wide.model.n_layers, wide.model.d_model) == (4, 64)
+    assert (wide.model.n_heads, wide.model.d_head, wide.model.d_attn) == (8, 8, 64)
+    assert wide.model.d_ff == 4 * 64
+    assert wide.batch_tokens == 512
+    assert (wide.seed_init, wide.seed_data) == (0, 0)
+    assert spec_of(Size(1, 8), seed=3).seed_data == 3
+
+
+def test_gated_models_have_the_parameters_of_plain_ones():
+    plain, gated = (spec_of(Size(2, 48), activation=a).model for a in ("gelu", "swiglu"))
+    assert gated.d_ff == 128
+    assert 3 * gated.d_ff == 2 * plain.d_ff
+
+
+def test_every_rule_of_a_recipe_reaches_the_run():
+    base = spec_of(Size(2, 16))
+    changes = {
+        "position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "tied_head": False,
+        "d_head": 4, "seq_len": 32, "batch_size": 4, "lr_max": 0.01, "lr_times_d_model": 0.1,
+        "weight_decay": 0.0, "beta2": 0.9, "warmup_fraction": 0.1,
+    }  # fmt: skip
+    assert set(changes) == {f.name for f in dataclasses.fields(Recipe)}
+    ids = {spec_of(Size(2, 16), **{name: value}).run_id for name, value in changes.items()}
+    assert len(ids | {base.run_id}) == len(changes) + 1
+
+
+def test_a_width_of_no_whole_number_of_heads_is_refused():
+    with pytest.raises(SpecError, match=r"d_model=20 is not divisible by recipe\.d_head=8"):
+        spec_of(Size(1, 20))
+
+
+def test_quickstart_plans_what_it_says(plan):
+    budgets = {cell.isoflop_budget for cell in plan.of_role("grid")}
+    assert len(budgets) >= 4
+    assert len(plan.cells) >= 22
+    assert len(plan.of_role("seed")) == 2
+    (held_out,) = plan.of_role("held_out")
+    for cell in plan.cells:
+        spent = train_flops(cell.spec.model, cell.spec.n_tokens, "matmul_full")
+        if cell.isoflop_budget is not None:
+            assert spent == pytest.approx(cell.isoflop_budget, rel=0.01)
+            assert spent < train_flops(held_out.spec.model, held_out.spec.n_tokens, "matmul_full")
+    for budget in budgets:
+        assert len({c.spec.model for c in plan.cells if c.isoflop_budget == budget}) >= 4
+    assert len({cell.spec.run_id for cell in plan.cells}) == len(plan.cells)
+    replicated = {c.spec.model for c in plan.of_role("seed")}
+    assert len(replicated) == 1
+    assert plan.overrides == {} and plan.name == "quickstart"
+
+
+def test_overrides_are_recorded_and_name_the_sweep(corpus, plan):
+    smoke = quickstart.plan(quickstart.Options(scale="smoke"), corpus)
+    assert (smoke.name, smoke.overrides) == ("quickstart-smoke", {"scale": "smoke"})
+    changed = quickstart.Options(seed=7, recipe=Recipe(lr_max=0.01))
+    other = quickstart.plan(changed, corpus)
+    assert other.overrides == {"seed": 7, "recipe.lr_max": 0.01}
+    assert other.name.startswith("quickstart-") and other.name != smoke.name
+    assert other.hash != plan.hash
+    again = quickstart.plan(quickstart.Options(recipe=Recipe(lr_max=0.02)), corpus)
+    assert again.name not in (other.name, smoke.name)
+
+
+def test_plan_survives_json(plan):
+    text = canonical_json(plan.to_json())
+    again = plan_from_json(json.loads(text))
+    assert again == plan
+    assert again.hash == plan.hash
+    assert json.loads(text)["cells"][3]["run_id"] == plan.cells[3].spec.run_id
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda v: v["cells"][0].update(role="seed"), "it was edited"),
+        (lambda v: v["cells"].pop(), "it was edited"),
+        (lambda v: v["cells"][0]["spec"]["optimizer"].update(lr=0.5), "it was edited"),
+        (lambda v: v["cells"][0]["spec"].update(batch=8), r"spec has unknown fields \['batch'\]"),
+        (lambda v: v.pop("cells"), "cells"),
+        (lambda v: v.pop("hash"), "hash"),
+    ],
+)
+def test_an_edited_plan_is_detected(plan, edit, message):
+    values = copy.deepcopy(json.loads(canonical_json(plan.to_json())))
+    edit(values)
+    with pytest.raises(SpecError, match=message):
+        plan_from_json(values)
+
+
+def test_the_same_run_twice_is_refused(plan):
+    with pytest.raises(SpecError, match=f"same run twice.*{plan.cells[0].spec.run_id}"):
+        Plan("twice", "quickstart", {}, {}, (*plan.cells, plan.cells[0]))
+
+
+def test_a_run_off_its_budget_is_refused():
+    cell = Cell(spec_of(Size(1, 8)), "grid", 1e12)
+    with pytest.raises(SpecError, match=r"off its budget of 1e\+12 FLOPs"):
+        Plan("off", "quickstart", {}, {}, (cell,))
+
+
+def row_of(**values):
+    return {
+        "status": "finished", "resumed_from_step": 0, "n_layers": 1, "d_model": 8,
+        "seconds": 14.0, "seconds_compile": 4.0, "train_flops_matmul_full": 1e11, **values,
+    }  # fmt: skip
+
+
+def test_rates_are_measured_by_size_and_in_the_median():
+    rows = [
+        row_of(),
+        row_of(seconds=9.0),
+        row_of(d_model=16, seconds=5.0, seconds_compile=3.0),
+        row_of(status="diverged", seconds=1e9),
+        row_of(resumed_from_step=5, seconds=1e9),
+        row_of(seconds=4.0),
+    ]
+    found = calibrate(rows)
+    assert found.is_measured
+    assert found.by_size == {(1, 8): 1.5e10, (1, 16): 5e10}
+    assert found.flops_per_second == 2e10
+    assert found.compile_seconds == 4.0
+    default = calibrate(rows[3:5])
+    assert not default.is_measured
+    assert default.flops_per_second == DEFAULT_FLOPS_PER_SECOND
+
+
+def test_estimates_take_the_rate_of_the_size_and_share_the_work():
+    calibration = calibrate([row_of(), row_of(d_model=16, seconds=5.0)])
+    small, large, other = (spec_of(Size(1, d)) for d in (8, 16, 24))
+    spent = [train_flops(s.model, s.n_tokens, "matmul_full") for s in (small, large, other)]
+    rates = [1e10, 1e11, 5.5e10]
+    found = [estimate_seconds(s, calibration) for s in (small, large, other)]
+    assert found == pytest.approx([c / r for c, r in zip(spent, rates, strict=True)])
+
+    cells = [
+        Cell(small, "grid"),
+        Cell(spec_of(Size(1, 8), seed=1), "seed"),
+        Cell(large, "held_out"),
+    ]
+    grid, held_out = 2 * found[0] + 4.0, found[1] + 4.0
+    assert estimate_total_seconds(cells, calibration, 1) == pytest.approx(grid + held_out)
+    shared = max(grid / 2, found[0]) + max(held_out / 2, found[1])
+    assert estimate_total_seconds(cells, calibration, 2) == pytest.approx(shared)
+    assert estimate_total_seconds([], calibration, 2) == 0.0
+
+
+def test_table_has_every_cost_of_every_run(plan):
+    rows = plan_table(plan, calibrate([]))
+    assert [row["run_id"] for row in rows] == [cell.spec.run_id for cell in plan.cells]
+    for row, cell in zip(rows, plan.cells, strict=True):
+        for convention in FLOPS_CONVENTIONS:
+            expected = train_flops(cell.spec.model, cell.spec.n_tokens, convention)
+            assert row[f"train_flops_{convention}"] == expected
+        groups = ("embedding", "non_embedding", "norm", "head")
+        assert row["n_params_total"] == sum(row[f"n_params_{group}"] for group in groups)
+        assert row["seconds"] == pytest.approx(
+            row["train_flops_matmul_full"] / DEFAULT_FLOPS_PER_SECOND
+        )
