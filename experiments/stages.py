@@ -79,7 +79,7 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
         fitted = fit_sweep(plan, folder)
         stage.console.print(summary.fit_tables(fitted))
         for cell in plan.of_role("held_out"):
-            freeze_prediction(plan, cell, fitted, folder)
+            freeze_prediction(plan, cell, fitted, stage.workspace)
             stage.console.print(summary.prediction_table(read_json(folder.prediction)))
             held_out = [cell.spec]
             if execute(held_out, corpus, stage.workspace, n_workers=1, console=stage.console):
@@ -125,8 +125,11 @@ def fit_sweep(plan: Plan, folder: SweepFolder) -> Study:
     return fitted
 
 
-def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, folder: SweepFolder) -> None:
-    """Write the prediction of a held-out run, once; a second call changes nothing."""
+def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, workspace: Workspace) -> None:
+    """Write the prediction of a held-out run, once; a second call changes nothing.
+
+    If another sweep has trained the run already, the prediction says that it was not blind.
+    """
     counts = count_params(cell.spec.model)
     predictions = predict_held_out(
         fitted,
@@ -137,10 +140,11 @@ def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, folder: SweepFolder
         "plan_hash": plan.hash,
         "table_hash": fitted.settled[0].fit.table_hash,
         "run_id": cell.spec.run_id,
+        "is_blind": read_run(workspace.runs, cell.spec.run_id) is None,
         "n_tokens": cell.spec.n_tokens,
         "predictions": [prediction.to_json() for prediction in predictions],
     }
-    write_json_once(folder.prediction, to_plain(values))
+    write_json_once(workspace.sweep(plan.name).prediction, to_plain(values))
 
 
 def score(plan: Plan, workspace: Workspace, folder: SweepFolder) -> None:

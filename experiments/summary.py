@@ -205,7 +205,8 @@ def single_fit_table(fit: Fit) -> Group:
 
 def prediction_table(prediction: dict[str, Any]) -> Table:
     """The written prediction of the held-out run."""
-    title = f"Prediction of held-out run {prediction['run_id'][:8]}, written before it is trained"
+    when = "before it is trained" if prediction["is_blind"] else "AFTER it was trained elsewhere"
+    title = f"Prediction of held-out run {prediction['run_id'][:8]}, written {when}"
     table = _table(title)
     for header in ("cells", "N", "predicted", "mean, 90%", "one new run, 90%"):
         table.add_column(header)

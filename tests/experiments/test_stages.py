@@ -194,7 +194,7 @@ def test_tables_of_predictions_bear_what_is_missing(capsys):
          "new_run_interval": none},
     ]  # fmt: skip
     values = {
-        "run_id": "feedfeedfeed", "predictions": entries,
+        "run_id": "feedfeedfeed", "is_blind": True, "predictions": entries,
         "measured_loss_nats": 1.8, "measured_loss_se_iid": 0.01,
     }  # fmt: skip
     console = Console(width=200)
@@ -214,7 +214,9 @@ def test_a_diverged_held_out_run_is_not_scored(plan, workspace, folder, commit):
     assert not folder.score.exists()
 
 
-def test_a_prediction_is_written_once(plan, folder, monkeypatch):
+def test_a_prediction_is_written_once_and_says_if_it_was_blind(
+    plan, workspace, folder, commit, monkeypatch
+):
     def fitted(table_hash):
         return SimpleNamespace(
             settled=[SimpleNamespace(fit=SimpleNamespace(table_hash=table_hash))]
@@ -223,11 +225,15 @@ def test_a_prediction_is_written_once(plan, folder, monkeypatch):
     entry = SimpleNamespace(to_json=lambda: {"loss_nats": float("nan"), "ok": False})
     monkeypatch.setattr(stages, "predict_held_out", lambda *a, **k: (entry,))
     cell = plan.of_role("held_out")[0]
-    stages.freeze_prediction(plan, cell, fitted("first"), folder)
+    stages.freeze_prediction(plan, cell, fitted("first"), workspace)
     text = folder.prediction.read_bytes()
-    stages.freeze_prediction(plan, cell, fitted("second"), folder)
+    commit(cell.spec, status="finished", loss_nats=1.5)
+    stages.freeze_prediction(plan, cell, fitted("second"), workspace)
     assert folder.prediction.read_bytes() == text
-    assert json.loads(text)["table_hash"] == "first"
+    assert json.loads(text)["table_hash"] == "first" and json.loads(text)["is_blind"]
+    folder.prediction.unlink()
+    stages.freeze_prediction(plan, cell, fitted("third"), workspace)
+    assert not json.loads(folder.prediction.read_text())["is_blind"]
     assert json.loads(text)["predictions"] == [{"loss_nats": None, "ok": False}]
 
 
