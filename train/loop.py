@@ -118,7 +118,8 @@ def train(
         )
         if not math.isfinite(evaluation.loss_nats):
             evaluation, diverged_step = None, spec.n_steps
-    metadata = {"spec": canonical_json(spec.identity()), "run_id": spec.run_id}
+    # One entry only: safetensors writes several in an arbitrary order, and equal runs would differ.
+    metadata = {"spec": canonical_json(spec.identity())}
     checkpoint.save_weights(attempt.weights, state.params, metadata)
     outcome = {
         "attempt": attempt.number,

@@ -107,8 +107,8 @@ def _optimal_path(ax: Axes, inputs: FigureInputs) -> None:
     if not np.isfinite(sizes).any():
         style.absent(ax, "no compute-optimal path: the optimum lies outside of the sizes trained")
         return
-    ax.plot(sizes, tokens, color=style.VERMILION, linewidth=2.6, zorder=3,
-            label="compute-optimal path of the joint fit")  # fmt: skip
+    label = "compute-optimal path of the joint fit\n(bends where the ladder changes depth)"
+    ax.plot(sizes, tokens, color=style.VERMILION, linewidth=2.6, zorder=3, label=label)
     draws = fit.draws[np.isfinite(fit.draws).all(-1)][:MAX_DRAWS]
     band = _path_band(inputs, draws, ladder, flops)
     if len(band):
