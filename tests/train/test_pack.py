@@ -109,6 +109,15 @@ def test_a_failure_leaves_a_checkpoint_of_the_others(make_spec, corpus, tmp_path
     assert saved is not None and 0 < saved["step"] < 20_000
 
 
+@pytest.fixture
+def ctrl_c_interrupts():
+    """Python's own answer to SIGINT, which a job started in the background does not get."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_ctrl_c_waits_for_every_checkpoint(make_spec, corpus, tmp_path):
     specs = [make_spec(20_000, seed_init=seed) for seed in range(2)]
     begun, sent = set(), []
