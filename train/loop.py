@@ -297,11 +297,15 @@ def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
         "batch_size": spec.batch_size,
         "batch_tokens": spec.batch_tokens,
         "n_steps": spec.n_steps,
+        "optimizer": spec.optimizer.kind,
         "lr": spec.optimizer.lr,
         "weight_decay": spec.optimizer.weight_decay,
         "beta2": spec.optimizer.beta2,
         "schedule": spec.schedule.kind,
         "warmup_steps": spec.schedule.warmup_steps,
+        "ema_decay": spec.ema_decay,
+        "z_loss": spec.z_loss,
+        "idea": None,
         "seed_init": spec.seed_init,
         "seed_data": spec.seed_data,
         "dtype": spec.dtype,
@@ -318,6 +322,11 @@ def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
             f"train_flops_{convention}": train_flops(spec.model, spec.n_tokens, convention)
             for convention in FLOPS_CONVENTIONS
         },
+        "train_flops_standalone": train_flops(spec.model, spec.n_tokens, "matmul_full"),
+        "train_flops_charged": train_flops(spec.model, spec.n_tokens, "matmul_full"),
+        "parent_run_id": None,
+        "parent_step": None,
+        "stopped_step": None,
         "record_version": records.RECORD_VERSION,
     }
 
@@ -325,10 +334,11 @@ def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
 def _describe_evaluation(evaluation: Evaluation | None, corpus: TokenizedCorpus) -> dict[str, Any]:
     if evaluation is None:
         names = ("loss_nats", "loss_se_iid", "loss_se_document", "bits_per_byte")
-        return {**dict.fromkeys(names), "n_validation_tokens": None}
+        return {**dict.fromkeys(names), "loss_nats_raw": None, "n_validation_tokens": None}
     bits = evaluation.loss_nats * evaluation.n_tokens / math.log(2)
     return {
         "loss_nats": evaluation.loss_nats,
+        "loss_nats_raw": None,
         "loss_se_iid": evaluation.loss_se_iid,
         "loss_se_document": evaluation.loss_se_document,
         "bits_per_byte": bits / corpus.n_validation_bytes,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 """Version of the columns below; written into every record."""
 
 RUN_COLUMNS = {
@@ -40,11 +40,15 @@ RUN_COLUMNS = {
     "batch_size": "sequences",
     "batch_tokens": "target tokens a step",
     "n_steps": "optimizer steps",
+    "optimizer": "kind",
     "lr": "peak learning rate",
     "weight_decay": "",
     "beta2": "",
     "schedule": "kind",
     "warmup_steps": "",
+    "ema_decay": "of the weights that were evaluated; null if those are the trained ones",
+    "z_loss": "coefficient",
+    "idea": "user's parts of the model or trainer, each as slot=file:name@hash; null if none",
     "seed_init": "",
     "seed_data": "",
     "dtype": "",
@@ -61,7 +65,13 @@ RUN_COLUMNS = {
     "train_flops_6n_total": "",
     "train_flops_matmul_causal": "",
     "train_flops_matmul_full": "",
+    "train_flops_standalone": "matmul_full, as if trained alone: what laws use",
+    "train_flops_charged": "matmul_full, without what a trunk had done already: what budgets use",
+    "parent_run_id": "trunk whose state the run began from; null if it began at step 0",
+    "parent_step": "step of that state",
+    "stopped_step": "step at which early stopping ended the run; null if it ran to its end",
     "loss_nats": "final loss on the whole validation split, nats/token; null if diverged",
+    "loss_nats_raw": "the same of the trained weights, where loss_nats is of their average",
     "loss_se_iid": "its standard error, tokens independent",
     "loss_se_document": "its standard error, documents independent",
     "bits_per_byte": "the same loss per byte of text",
@@ -82,7 +92,14 @@ RUN_COLUMNS = {
 }
 """Columns of a run record and their meaning; losses in nats/token, FLOPs by named convention."""
 
-_SINCE_VERSION_2 = ("noise_scale_tokens", "noise_scale_se")
+_SINCE = {
+    2: ("noise_scale_tokens", "noise_scale_se"),
+    3: (
+        "optimizer", "ema_decay", "z_loss", "idea", "train_flops_standalone", "train_flops_charged",
+        "parent_run_id", "parent_step", "stopped_step", "loss_nats_raw",
+    ),
+}  # fmt: skip
+"""Columns by the version that brought them."""
 
 CURVE_COLUMNS = {
     "run_id": "",
@@ -210,8 +227,9 @@ def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
         raise RecordError(
             f"{path} is damaged ({error}); remove {path.parent} and run again"
         ) from error
-    if isinstance(row, dict) and row.get("record_version") == 1:
-        row = {**dict.fromkeys(_SINCE_VERSION_2), **row}
+    if isinstance(row, dict) and row.get("record_version") in range(1, RECORD_VERSION):
+        later = [names for version, names in _SINCE.items() if version > row["record_version"]]
+        row = {**dict.fromkeys(name for names in later for name in names), **row}
     if not isinstance(row, dict) or set(row) != set(RUN_COLUMNS):
         raise RecordError(
             f"{path} does not have the columns of record_version={RECORD_VERSION}; "

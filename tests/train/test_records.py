@@ -65,23 +65,33 @@ def test_only_a_row_of_the_known_columns_is_committed(tmp_path, attempt, change)
     assert list(attempt.directory.iterdir()) == []
 
 
-ADDED_IN_VERSION_2 = ("noise_scale_tokens", "noise_scale_se")
+ADDED_IN = {
+    2: ("noise_scale_tokens", "noise_scale_se"),
+    3: (
+        "optimizer", "ema_decay", "z_loss", "idea", "train_flops_standalone", "train_flops_charged",
+        "parent_run_id", "parent_step", "stopped_step", "loss_nats_raw",
+    ),
+}  # fmt: skip
 
 
-def test_a_record_of_version_1_is_read_with_its_later_columns_empty(tmp_path, attempt):
-    old = row(record_version=1, loss_nats=1.5)
-    for name in ADDED_IN_VERSION_2:
+@pytest.mark.parametrize("version,n_columns", [(1, 53), (2, 55)])
+def test_a_record_of_an_older_version_is_read_with_its_later_columns_empty(
+    tmp_path, attempt, version, n_columns
+):
+    later = [name for since, names in ADDED_IN.items() if since > version for name in names]
+    old = row(record_version=version, loss_nats=1.5)
+    for name in later:
         del old[name]
-    assert len(old) == 53
+    assert len(old) == n_columns
     path = tmp_path / RUN / "run.json"
     path.write_text(json.dumps(old))
     found = records.read_run(tmp_path, RUN)
-    assert found is not None and found == {**old, **dict.fromkeys(ADDED_IN_VERSION_2)}
+    assert found is not None and found == {**old, **dict.fromkeys(later)}
     assert found.keys() == RUN_COLUMNS.keys()
     path.write_text(json.dumps({**old, "record_version": records.RECORD_VERSION}))
-    with pytest.raises(RecordError, match="does not have the columns of record_version=2"):
+    with pytest.raises(RecordError, match="does not have the columns of record_version=3"):
         records.read_run(tmp_path, RUN)
-    with pytest.raises(RecordError, match="differs in .*noise_scale_se"):
+    with pytest.raises(RecordError, match="differs in .*loss_nats_raw"):
         records.commit(tmp_path, attempt, old)
 
 
