@@ -24,13 +24,10 @@ from train.noise import NoiseScale, NoiseSums, noise_scale
 from train.optimizer import hyperparameters, init_moments
 from train.runtime import Runtime, describe
 from train.schedule import averaging_rates, learning_rates
-from train.step import TrainState, train_steps
+from train.step import TrainState, microbatches, train_steps
 
 STEPS_PER_DISPATCH = 16
 """Optimizer steps in one call of the compiled step: dispatch costs little, progress stays fresh."""
-
-CPU_MICROBATCH_TOKENS = 512
-"""On a CPU, gradients are formed for at most this many tokens at once: attention stays in cache."""
 
 
 class Interrupted(Exception):
@@ -92,7 +89,7 @@ def train(
     state = jax.device_put(state, device)
     resumed_from, seconds_compile, diverged_step = logged.curve.step, 0.0, None
     hyper = hyperparameters(spec.optimizer)
-    n_microbatches = _n_microbatches(spec, device)
+    n_microbatches = microbatches(spec.model.seq_len, spec.batch_size, device.platform)
     saved_at = time.monotonic()
 
     in_flight = None
@@ -240,15 +237,6 @@ def _extras(spec: RunSpec, step: int) -> tuple[np.ndarray | None, np.float32 | N
         None if spec.ema_decay is None else averaging_rates(spec.ema_decay, steps),
         np.float32(spec.z_loss) if spec.z_loss else None,
     )
-
-
-def _n_microbatches(spec: RunSpec, device: Any) -> int:
-    """The fewest equal parts of a batch that each fit the cache of a CPU; 1 elsewhere."""
-    if device.platform != "cpu":
-        return 1
-    at_most = max(1, CPU_MICROBATCH_TOKENS // spec.model.seq_len)
-    parts = range(math.ceil(spec.batch_size / at_most), spec.batch_size + 1)
-    return next(n for n in parts if spec.batch_size % n == 0)
 
 
 def _log(spec: RunSpec, attempt: records.Attempt, logged: Logged, in_flight, on_progress):

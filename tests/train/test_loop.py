@@ -314,10 +314,3 @@ def test_a_budget_in_flops_trains_the_same_run(make_spec, run, undisturbed):
     row = run(make_spec(budget=Budget(flops=flops)))
     assert row["run_id"] == undisturbed[0]["run_id"]
     assert row["loss_nats"] == undisturbed[0]["loss_nats"]
-
-
-def test_gradients_of_large_batches_are_formed_in_parts(make_spec):
-    cpu = jax.devices()[0]
-    parts = {n: loop._n_microbatches(make_spec(batch_size=n), cpu) for n in (1, 8, 42, 43, 84, 90)}
-    # 512 // 12 = 42 sequences at most; 43 is prime.
-    assert parts == {1: 1, 8: 1, 42: 1, 43: 43, 84: 2, 90: 3}

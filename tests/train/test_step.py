@@ -10,7 +10,7 @@ from train.config import Budget, OptimizerConfig, ScheduleConfig
 from train.loss import mean_loss
 from train.optimizer import MUON_RMS, direction, hyperparameters, init_moments
 from train.schedule import averaging_rates
-from train.step import TrainState, train_steps
+from train.step import TrainState, microbatches, train_steps
 
 K, BATCH = 16, 8
 GOLDEN = {"loss_nats": 2.92087936, "grad_norm": 1.24592972, "checksum": -6.78064869}
@@ -317,3 +317,10 @@ def test_a_kind_compiles_once(kind, make_spec, run):
     ):
         run(spec)
     assert train_steps._cache_size() == n_compiled
+
+
+def test_gradients_of_large_batches_are_formed_in_parts():
+    parts = {n: microbatches(12, n, "cpu") for n in (1, 8, 42, 43, 84, 90)}
+    # 512 // 12 = 42 sequences at most; 43 is prime.
+    assert parts == {1: 1, 8: 1, 42: 1, 43: 43, 84: 2, 90: 3}
+    assert microbatches(12, 84, "gpu") == 1
