@@ -31,6 +31,7 @@ RUN_N_CONVENTIONS = ("total", "non_embedding")
 RUN_C_CONVENTIONS = ("matmul_full", "matmul_causal", "6n_total", "6n_non_embedding")
 
 HELD_OUT_ROLE = "held_out"
+TRUNK_ROLE = "trunk"
 SAME_COMPUTE = 0.01  # relative spread of C within which rows of a CSV are one isoFLOP group
 MIN_GROUP_SIZES = 3  # sizes that make a group: through fewer there is no parabola
 GROUPED_SHARE = (
@@ -92,7 +93,9 @@ def points_from_runs(
     n_convention: NConvention = "total",
     c_convention: CConvention = "matmul_full",
 ) -> Points:
-    """Points of a table of runs (train.records), flagged; held-out and diverged ones rejected.
+    """Points of a table of runs (train.records), flagged.
+
+    Rejected are held-out runs, trunks, and diverged ones. Branches of one trunk are one cluster.
 
     Raises: ValueError: an unknown convention, or columns missing.
     """
@@ -116,7 +119,7 @@ def points_from_runs(
     points = Points(
         **arrays,
         run_id=run_ids,
-        cluster=_codes(run_ids),
+        cluster=_codes(_trunks_or_own(runs, run_ids)),
         flags=((),) * len(run_ids),
         n_convention=n_convention,
         c_convention=c_convention,
@@ -197,6 +200,8 @@ def _reasons_against_runs(runs: "pd.DataFrame") -> list[str | None]:
 def _reason_against_run(role: str, status: str, step: float | None, loss: float) -> str | None:
     if role == HELD_OUT_ROLE:
         return "held out: scored against the prediction, never fitted"
+    if role == TRUNK_ROLE:
+        return "trunk: its learning rate never came down; its branches are the runs of the study"
     if status == "diverged":
         return f"diverged: at step {int(step)}" if step and step > 0 else "diverged"
     if status != "finished":
@@ -204,6 +209,14 @@ def _reason_against_run(role: str, status: str, step: float | None, loss: float)
     if not 0 < loss < np.inf:
         return f"not a positive finite number: loss_nats={loss}"
     return None
+
+
+def _trunks_or_own(runs: "pd.DataFrame", run_ids: Sequence[str]) -> list[str]:
+    """Of each run the trunk that it branches off, which others may share, else itself."""
+    if "trunk_run_id" not in runs.columns:
+        return list(run_ids)
+    trunks = runs["trunk_run_id"].tolist()
+    return [t if isinstance(t, str) else own for t, own in zip(trunks, run_ids, strict=True)]
 
 
 def _extra_of_runs(runs: "pd.DataFrame") -> dict[str, np.ndarray]:

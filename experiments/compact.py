@@ -12,12 +12,15 @@ from train.records import (
     read_run,
 )
 
+_PART_COLUMNS = ("role", "isoflop_budget", "trunk_run_id")
+
 
 def compact(plan: Plan, store: Path, folder: SweepFolder) -> int:
     """Write runs.parquet and curves.parquet from the committed runs of a plan, in plan order.
 
-    Columns are those of train.records, with the run's `role` and `isoflop_budget` (FLOPs, NaN if
-    none) in this plan.
+    Columns are those of train.records, with the run's `role`, `isoflop_budget` (FLOPs, NaN if none)
+    and `trunk_run_id` (of the trunk that it branches off, even if it was trained alone) in this
+    plan.
 
     Returns: the number of committed runs.
     """
@@ -28,9 +31,15 @@ def compact(plan: Plan, store: Path, folder: SweepFolder) -> int:
         row = read_run(store, cell.spec.run_id)
         if row is None:
             continue
-        rows.append({**row, "role": cell.role, "isoflop_budget": cell.isoflop_budget})
+        trunk = plan.jobs[cell.spec.run_id].trunk
+        part = {
+            "role": cell.role,
+            "isoflop_budget": cell.isoflop_budget,
+            "trunk_run_id": None if trunk is None else trunk.run_id,
+        }
+        rows.append({**row, **part})
         points += read_points(committed_attempt(store, row))
-    runs = pd.DataFrame(rows, columns=[*RUN_COLUMNS, "role", "isoflop_budget"])
+    runs = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *_PART_COLUMNS])
     runs["isoflop_budget"] = runs["isoflop_budget"].astype("float64")
     runs["loss_nats"] = runs["loss_nats"].astype("float64")
     _replace(runs, folder.runs_table)

@@ -1,15 +1,19 @@
 """A plan: every run of a study, exactly, before a step is taken."""
 
+import functools
 import hashlib
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from experiments.branches import make_jobs, waves
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
 from train.config import RunSpec, SpecError, canonical_json, from_json, to_json
+from train.jobs import Job
 
-Role = Literal["grid", "seed", "held_out"]
+Role = Literal["grid", "seed", "held_out", "trunk"]
+"""A trunk is trained for the states that it leaves to other runs and is no point of any law."""
 
 DEFAULT_FLOPS_PER_SECOND = 1.5e10
 """Of one CPU core on models of this size (measured on two kinds of core: 1.0e10 to 2.3e10)."""
@@ -67,6 +71,13 @@ class Plan:
         """Cells with one of these roles, in order."""
         return tuple(cell for cell in self.cells if cell.role in roles)
 
+    @functools.cached_property
+    def jobs(self) -> dict[str, Job]:
+        """What to train, by run_id: every cell, a branch with its trunk, a trunk with its steps."""
+        trunks = [cell.spec for cell in self.of_role("trunk")]
+        others = [cell.spec for cell in self.cells if cell.role != "trunk"]
+        return {job.spec.run_id: job for job in make_jobs(trunks, others)}
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values, with the run_id of every cell beside its spec."""
         return {
@@ -116,12 +127,13 @@ class Calibration:
 
 
 def calibrate(rows: Iterable[dict[str, Any]]) -> Calibration:
-    """Rates from finished, uninterrupted runs; documented defaults when there are none."""
+    """Rates from finished runs that took all their steps in one go; defaults if there are none."""
     rates: dict[tuple[int, int], list[float]] = {}
     compiles = []
     for row in rows:
         seconds = row["seconds"] - row["seconds_compile"]
-        if row["status"] != "finished" or row["resumed_from_step"] or seconds <= 0:
+        is_whole = not row["resumed_from_step"] and not row["parent_step"]
+        if row["status"] != "finished" or not is_whole or seconds <= 0:
             continue
         size = (row["n_layers"], row["d_model"])
         rates.setdefault(size, []).append(row["train_flops_matmul_full"] / seconds)
@@ -133,34 +145,44 @@ def calibrate(rows: Iterable[dict[str, Any]]) -> Calibration:
     return Calibration(overall, by_size, statistics.median(compiles), True)
 
 
-def estimate_seconds(spec: RunSpec, calibration: Calibration) -> float:
+def charged_flops(job: Job) -> int:
+    """FLOPs (matmul_full) that a run has to pay: without the steps that its trunk has taken."""
+    n_tokens = job.n_steps_own * job.spec.batch_tokens
+    return train_flops(job.spec.model, n_tokens, "matmul_full")
+
+
+def estimate_seconds(job: Job, calibration: Calibration) -> float:
     """Seconds of training one run on one device, compilation left out."""
-    size = (spec.model.n_layers, spec.model.d_model)
+    size = (job.spec.model.n_layers, job.spec.model.d_model)
     rate = calibration.by_size.get(size, calibration.flops_per_second)
-    return train_flops(spec.model, spec.n_tokens, "matmul_full") / rate
+    return charged_flops(job) / rate
 
 
 def estimate_total_seconds(
-    cells: Sequence[Cell], calibration: Calibration, n_workers: int
+    plan: Plan, cells: Sequence[Cell], calibration: Calibration, n_workers: int
 ) -> float:
-    """Wall time of these runs: held-out ones wait for all others, which share the workers."""
+    """Wall time of these cells of a plan, which share the workers.
 
-    def stage(specs: Sequence[RunSpec]) -> float:
-        seconds = [estimate_seconds(spec, calibration) for spec in specs]
-        n_shapes = len({spec.compile_key for spec in specs})
+    Branches wait for all trunks, held-out runs for all others.
+    """
+
+    def stage(jobs: Sequence[Job]) -> float:
+        seconds = [estimate_seconds(job, calibration) for job in jobs]
+        n_shapes = len({job.spec.compile_key for job in jobs})
         work = sum(seconds) + n_shapes * calibration.compile_seconds
         return max(work / n_workers, max(seconds, default=0.0))
 
-    held_out = [cell.spec for cell in cells if cell.role == "held_out"]
-    return stage([c.spec for c in cells if c.role != "held_out"]) + stage(held_out)
+    held_out = [plan.jobs[c.spec.run_id] for c in cells if c.role == "held_out"]
+    others = [plan.jobs[c.spec.run_id] for c in cells if c.role != "held_out"]
+    return sum(map(stage, waves(others))) + stage(held_out)
 
 
 def plan_table(plan: Plan, calibration: Calibration) -> list[dict[str, Any]]:
     """One row a run: what it is, what it costs under every convention, how long it may take."""
-    return [_plan_row(cell, calibration) for cell in plan.cells]
+    return [_plan_row(cell, plan.jobs[cell.spec.run_id], calibration) for cell in plan.cells]
 
 
-def _plan_row(cell: Cell, calibration: Calibration) -> dict[str, Any]:
+def _plan_row(cell: Cell, job: Job, calibration: Calibration) -> dict[str, Any]:
     spec, counts = cell.spec, count_params(cell.spec.model)
     return {
         "run_id": spec.run_id,
@@ -182,5 +204,7 @@ def _plan_row(cell: Cell, calibration: Calibration) -> dict[str, Any]:
             f"train_flops_{convention}": train_flops(spec.model, spec.n_tokens, convention)
             for convention in FLOPS_CONVENTIONS
         },
-        "seconds": estimate_seconds(spec, calibration),
+        "train_flops_standalone": train_flops(spec.model, spec.n_tokens, "matmul_full"),
+        "train_flops_charged": charged_flops(job),
+        "seconds": estimate_seconds(job, calibration),
     }

@@ -9,19 +9,24 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from model.accounting import train_flops_per_token
 from train.config import RunSpec
+from train.jobs import Job
 from train.loop import Progress as RunProgress
 
 PLAIN_EVERY_S = 15.0
 
 
 class SweepProgress:
-    """Counts FLOPs done of FLOPs planned; the rate so far gives the ETA."""
+    """Counts FLOPs done of FLOPs planned; the rate so far gives the ETA.
 
-    def __init__(self, specs: Sequence[RunSpec], n_done_before: int, console: Console):
-        self._specs = {spec.run_id: spec for spec in specs}
+    Steps that a branch is spared count as neither.
+    """
+
+    def __init__(self, jobs: Sequence[Job], n_done_before: int, console: Console):
+        self._specs = {job.spec.run_id: job.spec for job in jobs}
         self._n_before = n_done_before
-        self._flops = {spec.run_id: 0.0 for spec in specs}
-        self._total = sum(_flops_of(spec, spec.n_steps) for spec in specs)
+        self._n_own = {job.spec.run_id: job.n_steps_own for job in jobs}
+        self._flops = {job.spec.run_id: 0.0 for job in jobs}
+        self._total = sum(_flops_of(job.spec, job.n_steps_own) for job in jobs)
         self._n_finished = 0
         self._started = self._printed = time.monotonic()
         self._console = console
@@ -41,7 +46,7 @@ class SweepProgress:
     def on_progress(self, progress: RunProgress) -> None:
         """A run logged a point."""
         spec = self._specs[progress.run_id]
-        self._flops[progress.run_id] = _flops_of(spec, progress.step)
+        self._flops[progress.run_id] = self._done(spec, progress.step)
         note = f"{self._note()}; {_name(spec)} step {progress.step}/{progress.n_steps} "
         note += f"loss {progress.loss_nats:.3f}"
         self._bar.update(self._task, completed=self._share(), note=note)
@@ -54,7 +59,7 @@ class SweepProgress:
         """A run was committed."""
         spec = self._specs[row["run_id"]]
         self._n_finished += 1
-        self._flops[spec.run_id] = _flops_of(spec, spec.n_steps)
+        self._flops[spec.run_id] = self._done(spec, spec.n_steps)
         if row["status"] == "finished":
             outcome = f"loss {row['loss_nats']:.4f} ± {row['loss_se_iid']:.4f} nats/token"
         else:
@@ -63,8 +68,13 @@ class SweepProgress:
         self._console.print(f"{line}  {row['seconds']:.0f} s", highlight=False, soft_wrap=True)
         self._bar.update(self._task, completed=self._share(), note=self._note())
 
+    def _done(self, spec: RunSpec, step: int) -> float:
+        """FLOPs of a run's own steps up to `step`; none for those that a trunk has taken."""
+        n_shared = spec.n_steps - self._n_own[spec.run_id]
+        return _flops_of(spec, max(0, step - n_shared))
+
     def _share(self) -> float:
-        return sum(self._flops.values()) / self._total
+        return sum(self._flops.values()) / (self._total or 1.0)
 
     def _note(self) -> str:
         share, elapsed = self._share(), time.monotonic() - self._started

@@ -13,6 +13,7 @@ from rich.console import Console
 from analysis.load import load_sweep
 from analysis.study import Study, predict_held_out, study
 from experiments import summary
+from experiments.branches import remove_spent_points
 from experiments.compact import compact
 from experiments.executors.local import execute
 from experiments.plan import (
@@ -70,22 +71,22 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
         freeze_plan(plan, folder)
         rows = all_rows(stage.workspace)
         left = missing(plan, stage.workspace)
-        seconds = estimate_total_seconds(left, calibrate(rows), n_workers or n_cores())
+        seconds = estimate_total_seconds(plan, left, calibrate(rows), n_workers or n_cores())
         stage.say(summary.plan_line(plan, seconds))
-        grid = plan.of_role("grid", "seed")
-        specs = [cell.spec for cell in grid]
-        execute(specs, corpus, stage.workspace, n_workers=n_workers, console=stage.console)
+        grid = [plan.jobs[c.spec.run_id] for c in plan.of_role("trunk", "grid", "seed")]
+        execute(grid, corpus, stage.workspace, n_workers=n_workers, console=stage.console)
         compact(plan, stage.workspace.runs, folder)
         fitted = fit_sweep(plan, folder)
         stage.console.print(summary.fit_tables(fitted))
         for cell in plan.of_role("held_out"):
             freeze_prediction(plan, cell, fitted, stage.workspace)
             stage.console.print(summary.prediction_table(written_prediction(folder)))
-            held_out = [cell.spec]
+            held_out = [plan.jobs[cell.spec.run_id]]
             if execute(held_out, corpus, stage.workspace, n_workers=1, console=stage.console):
                 compact(plan, stage.workspace.runs, folder)
                 # The same numbers: only now the list of rows left out names the held-out run.
                 fitted = fit_sweep(plan, folder)
+        remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
         score(plan, stage.workspace, folder)
         draw(plan, fitted, folder, corpus)
         if folder.score.exists():
@@ -238,7 +239,7 @@ def planned(experiment: ModuleType, options: Any, stage: Stage, n_workers: int |
     plan, _ = make_plan(experiment, options, stage)
     calibration = calibrate(all_rows(stage.workspace))
     left = missing(plan, stage.workspace)
-    seconds = estimate_total_seconds(left, calibration, n_workers or n_cores())
+    seconds = estimate_total_seconds(plan, left, calibration, n_workers or n_cores())
     return plan, plan_table(plan, calibration), seconds, calibration
 
 

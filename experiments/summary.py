@@ -37,7 +37,7 @@ def plan_tables(
     headers = (
         "run", "role", "LxD", "N non-emb.", "N emb.", "N norm", "N head", "N total", "D tokens",
         "steps", "batch", "lr", "seed", "C matmul full", "C causal", "C 6ND total",
-        "C 6ND non-emb.", "seconds",
+        "C 6ND non-emb.", "C charged", "seconds",
     )  # fmt: skip
     for header in headers:
         table.add_column(header, justify="left" if header in ("run", "role") else "right")
@@ -57,15 +57,23 @@ def plan_tables(
             str(row["seed"]),
             *(
                 f"{row['train_flops_' + convention]:.3e}"
-                for convention in ("matmul_full", "matmul_causal", "6n_total", "6n_non_embedding")
+                for convention in (
+                    "matmul_full",
+                    "matmul_causal",
+                    "6n_total",
+                    "6n_non_embedding",
+                    "charged",
+                )
             ),
             f"{row['seconds']:.0f}",
         )
-    flops = sum(row["train_flops_matmul_full"] for row in rows)
+    alone = sum(row["train_flops_standalone"] for row in rows if row["role"] != "trunk")
+    flops = sum(row["train_flops_charged"] for row in rows)
+    shared = f", {alone:.3e} without trunks" if plan.of_role("trunk") else ""
     tokens = sum(row["n_tokens"] for row in rows)
     source = "measured on earlier runs here" if calibration.is_measured else "a default"
     total = (
-        f"{len(rows)} runs, {tokens:,} tokens, {flops:.3e} training FLOPs (matmul full); "
+        f"{len(rows)} runs, {tokens:,} tokens, {flops:.3e} training FLOPs (matmul full){shared}; "
         f"not yet trained: about {duration(seconds)} "
         f"at {calibration.flops_per_second / 1e9:.1f} GFLOP/s a worker ({source})"
     )

@@ -21,7 +21,10 @@ ALLOWED = {
     "experiments": ("experiments", "analysis", "train", "model"),
     "launch": ("experiments", "analysis", "train", "model"),
 }
-WITHOUT_JAX = ("model.config", "model.accounting", "model.ladders", "train.records", "train.config")
+WITHOUT_JAX = (
+    "model.config", "model.accounting", "model.ladders", "train.records", "train.config",
+    "train.jobs",
+)  # fmt: skip
 PICKLE_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
 PICKLE_METHODS = {"read_pickle", "to_pickle"}
 

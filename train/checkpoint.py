@@ -1,7 +1,17 @@
-"""Checkpoints of a run under way (Orbax), and the weights a finished run leaves (safetensors)."""
+"""States of runs on disk (Orbax), and the weights a finished run leaves (safetensors).
 
+The folder of a state, be it a checkpoint or a branch point, holds
+
+    state-<step>/     weights, moments and average after `step` steps, and the metrics of each step
+    latest.json       which step stands, the format, name, shape and type of each array, digests
+
+and counts once latest.json is written.
+"""
+
+import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +21,149 @@ import numpy as np
 from model.config import ModelConfig
 from model.functional import Params, abstract_params, flatten, unflatten
 from train.config import RunSpec, from_json
-from train.records import Attempt, RecordError, write_atomically
-from train.step import TrainState
+from train.records import RecordError, write_atomically
+from train.step import StepMetrics, TrainState
+
+FORMAT = 2
+"""Of a state's folder. What format 1 wrote had neither its number nor metrics nor a digest."""
 
 
-def save(attempt: Attempt, state: TrainState, step: int, provenance: dict[str, Any]) -> None:
-    """Write the state after `step` steps; the checkpoint before it is removed once this one stands.
+class CheckpointError(RecordError):
+    """A state on disk that cannot be used; the message names the file and the remedy."""
 
-    Args: provenance: JSON values kept beside the state and given back by `restore`.
+
+@dataclass(frozen=True)
+class Saved:
+    """A state read back: after how many steps, the metrics of these, what was noted beside it."""
+
+    step: int
+    state: TrainState
+    history: np.ndarray
+    notes: dict[str, Any]
+
+
+def no_history(n_steps: int) -> np.ndarray:
+    """Room for the metrics of so many steps: float32 [fields of StepMetrics, n_steps]."""
+    return np.zeros((len(StepMetrics._fields), n_steps), np.float32)
+
+
+def save(
+    folder: Path, state: TrainState, step: int, history: np.ndarray, notes: dict[str, Any]
+) -> None:
+    """Write the state after `step` steps; the one before it is removed once this one stands.
+
+    Args:
+        history: float32 [fields of StepMetrics, at least step]; the first `step` are kept.
+        notes: JSON values given back by `read`.
     """
     import orbax.checkpoint as ocp
 
-    directory = attempt.checkpoint_dir
-    leaves = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    arrays = _by_name(state, history[:, :step])
+    files = {f"{i:04d}": array for i, array in enumerate(arrays.values())}
     with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save((directory / f"state-{step}").absolute(), leaves)
-    write_atomically(directory / "latest.json", json.dumps({"step": step, **provenance}))
-    for old in directory.glob("state-*"):
+        checkpointer.save((folder / f"state-{step}").absolute(), files)
+    header = {
+        "format": FORMAT, "step": step, "arrays": _shapes(arrays), "notes": notes,
+        "files": _file_digests(folder / f"state-{step}"),
+    }  # fmt: skip
+    write_atomically(folder / "latest.json", json.dumps(seal(header)))
+    for old in folder.glob("state-*"):
         if old.name != f"state-{step}":
             shutil.rmtree(old, ignore_errors=True)
 
 
-def latest(attempt: Attempt) -> dict[str, Any] | None:
-    """Step and provenance of an attempt's newest whole checkpoint, None if it has none."""
+def latest(folder: Path) -> dict[str, Any] | None:
+    """Header of the newest whole state in a folder, None if there is none.
+
+    Raises: CheckpointError: it is damaged, or of another format.
+    """
+    path = folder / "latest.json"
     try:
-        return json.loads((attempt.checkpoint_dir / "latest.json").read_text())
+        header = json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); remove {folder}") from error
+    found = header.get("format", 1) if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {found} and this version reads format {FORMAT}; "
+            f"finish the run with the version that wrote it, or remove {folder}"
+        )
+    if seal(header) != header:
+        raise CheckpointError(f"{path} is not as it was written; remove {folder}")
+    return header
 
 
-def restore(attempt: Attempt, step: int, like: TrainState) -> TrainState:
-    """The state saved after `step` steps, as numpy arrays in the structure of `like`."""
+def seal(header: dict[str, Any]) -> dict[str, Any]:
+    """A header with the digest of all that is in it."""
+    content = {key: value for key, value in header.items() if key != "digest"}
+    text = json.dumps(content, sort_keys=True)
+    return {**content, "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read(folder: Path, like: TrainState) -> Saved | None:
+    """The newest state in a folder, as numpy arrays in the structure of `like`; None if none.
+
+    Raises: CheckpointError: it is damaged, of another format, or no state of such a run.
+    """
+    header = latest(folder)
+    if header is None:
+        return None
+    path = folder / f"state-{header['step']}"
+    step, found = header["step"], header["arrays"]
+    expected = _by_name(like, no_history(step))
+    if found != _shapes(expected):
+        wanted = _shapes(expected)
+        odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+        raise CheckpointError(
+            f"{path} holds {odd[0]} as {found.get(odd[0], 'nothing')} where this run has "
+            f"{wanted.get(odd[0], 'nothing')}; remove {folder}"
+        )
+    # Before the files are read as arrays: of damaged ones, threads would complain long after.
+    written, there = header["files"], _file_digests(path)
+    if odd := [name for name in {**written, **there} if written.get(name) != there.get(name)]:
+        raise CheckpointError(f"{path / odd[0]} is not as it was written; remove {folder}")
+    *leaves, history = _restored(path, len(expected))
+    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return Saved(step, state, history, header["notes"])
+
+
+def _restored(path: Path, n_arrays: int) -> list[np.ndarray]:
     import orbax.checkpoint as ocp
 
-    leaves, structure = jax.tree.flatten(like)
-    names = [f"{i:04d}" for i in range(len(leaves))]
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        saved = checkpointer.restore(
-            (attempt.checkpoint_dir / f"state-{step}").absolute(),
-            restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
-        )
-    return jax.tree.unflatten(structure, [saved[name] for name in names])
+    names = [f"{i:04d}" for i in range(n_arrays)]
+    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            saved = checkpointer.restore(path.absolute(), restore_args=as_numpy)
+        return [np.asarray(saved[name]) for name in names]
+    # Orbax and its storage layers raise nearly every type there is, each for some damage.
+    except Exception as error:
+        reason = str(error).split("\n")[0][:200] or type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be restored ({reason}); remove {path.parent}"
+        ) from error
+
+
+def _by_name(state: TrainState, history: np.ndarray) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    return {**arrays, "history": history}
+
+
+def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+    return {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file: Orbax reads a flipped bit as another number, without complaint."""
+    digests = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        digests[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return digests
 
 
 def save_weights(path: Path, params: Params, metadata: dict[str, str]) -> None:

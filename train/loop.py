@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,20 @@ import jax
 import numpy as np
 
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops, train_flops_per_token
-from model.functional import init_params
-from model.kernels import kernels_for
-from train import checkpoint, noise, records
+from model.functional import Params
+from model.kernels import Kernels, kernels_for
+from train import branching, checkpoint, noise, records
 from train.config import RunSpec, SpecError, canonical_json
-from train.curve import Curve, extend
+from train.curve import extend
 from train.data.batches import gather, n_windows, window_ids
 from train.data.corpora import TokenizedCorpus
 from train.evaluate import Evaluation, evaluate
 from train.noise import NoiseScale, NoiseSums, noise_scale
-from train.optimizer import hyperparameters, init_moments
-from train.runtime import Runtime, describe
+from train.optimizer import hyperparameters
+from train.runtime import describe
 from train.schedule import averaging_rates, learning_rates
-from train.step import TrainState, microbatches, train_steps
+from train.start import Logged, begin, notes
+from train.step import microbatches, train_steps
 
 STEPS_PER_DISPATCH = 16
 """Optimizer steps in one call of the compiled step: dispatch costs little, progress stays fresh."""
@@ -45,14 +46,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Logged:
-    """What the host knows of a run under way; part of every checkpoint."""
-
-    curve: Curve = Curve()
-    noise: NoiseSums = NoiseSums()
-
-
-@dataclass(frozen=True)
 class Windows:
     """The training windows that a spec may see."""
 
@@ -69,12 +62,16 @@ def train(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint_every_s: float = 60.0,
+    branch_steps: Sequence[int] = (),
+    trunk: RunSpec | None = None,
 ) -> dict[str, Any]:
     """Train a spec and commit its record; an interrupted run continues from its last checkpoint.
 
     A loss that is not finite ends the run with status "diverged": a record, not an error.
 
-    Args: device: a jax.Device.
+    Args:
+        device: a jax.Device.
+        branch_steps, trunk: of train.jobs.Job. They cost or save steps and change no bit.
     Returns: the committed record (of whichever attempt was first).
     Raises: SpecError: the corpus is not the one the spec names, or is too small for it.
         Interrupted: should_stop() was true; a checkpoint was left.
@@ -83,21 +80,19 @@ def train(
     kernels = kernels_for(device.platform)
     runtime = describe(device, kernels.name)
     started = time.monotonic()
-    predecessor = _resumable(store, spec.run_id)
     attempt = records.begin_attempt(store, spec.run_id)
-    state, logged, is_exact = _start(spec, predecessor, attempt, runtime)
+    step, state, logged, history, in_flight, origin = begin(spec, trunk, store, attempt, runtime)
     state = jax.device_put(state, device)
-    resumed_from, seconds_compile, diverged_step = logged.curve.step, 0.0, None
+    seconds_compile, diverged_step = 0.0, None
     hyper = hyperparameters(spec.optimizer)
     n_microbatches = microbatches(spec.model.seq_len, spec.batch_size, device.platform)
     saved_at = time.monotonic()
 
-    in_flight = None
-    step = logged.curve.step
     while diverged_step is None and (step < spec.n_steps or in_flight is not None):
         dispatched = None
         if step < spec.n_steps:
-            batches, rates, n_valid = _inputs(spec, corpus, windows, step)
+            n_valid = _n_steps_until_cut(spec.n_steps, branch_steps, step)
+            batches, rates = _inputs(spec, corpus, windows, step)
             state, metrics = train_steps(
                 spec.model, kernels, spec.parametrization, n_microbatches,
                 state, batches, rates, np.int32(n_valid), hyper, *_extras(spec, step),
@@ -105,27 +100,32 @@ def train(
             dispatched = (metrics, rates, n_valid)
             step += n_valid
         if in_flight is not None:
-            logged, diverged_step = _log(spec, attempt, logged, in_flight, on_progress)
+            logged, diverged_step = _log(spec, attempt, logged, history, in_flight, on_progress)
             seconds_compile = seconds_compile or time.monotonic() - started
         in_flight = dispatched
+        if diverged_step is not None:
+            break
         is_due = time.monotonic() - saved_at > checkpoint_every_s
-        if diverged_step is None and step < spec.n_steps and (is_due or should_stop()):
-            logged, diverged_step = _log(spec, attempt, logged, in_flight, on_progress)
+        is_cut = step < spec.n_steps and (is_due or should_stop())
+        is_branching = in_flight is not None and step in branch_steps
+        if is_cut or is_branching:
+            logged, diverged_step = _log(spec, attempt, logged, history, in_flight, on_progress)
             in_flight = None
-            if diverged_step is None:
-                checkpoint.save(attempt, state, step, _provenance(logged, runtime))
-            saved_at = time.monotonic()
-            if should_stop():
+            kept = (state, step, history, notes(logged, origin, runtime))
+            if diverged_step is None and is_branching:
+                branching.save_point(store, spec.run_id, *kept)
+            if diverged_step is None and is_cut:
+                checkpoint.save(attempt.checkpoint_dir, *kept)
+                saved_at = time.monotonic()
+            if is_cut and should_stop():
                 raise Interrupted(spec.run_id)
 
-    evaluation = None
+    evaluation = raw = None
     if diverged_step is None:
-        evaluation = evaluate(
-            spec.model, state.result, corpus.validation_tokens, corpus.validation_documents,
-            kernels, spec.parametrization,
-        )  # fmt: skip
+        evaluation = _evaluate(spec, state.result, corpus, kernels)
+        raw = None if state.ema is None else _evaluate(spec, state.params, corpus, kernels)
         if not math.isfinite(evaluation.loss_nats):
-            evaluation, diverged_step = None, spec.n_steps
+            evaluation, raw, diverged_step = None, None, spec.n_steps
     # One entry only: safetensors writes several in an arbitrary order, and equal runs would differ.
     metadata = {"spec": canonical_json(spec.identity())}
     checkpoint.save_weights(attempt.weights, state.result, metadata)
@@ -136,12 +136,14 @@ def train(
         "train_loss_nats_final": logged.curve.tail_mean,
         "seconds": time.monotonic() - started,
         "seconds_compile": seconds_compile,
-        "resumed_from_step": resumed_from,
-        "is_exact": is_exact,
+        "resumed_from_step": origin.resumed_from,
+        "is_exact": origin.is_exact,
     }
     row = {
         **_describe_spec(spec, windows),
+        **branching.describe_parent(spec, origin.parent),
         **_describe_evaluation(evaluation, corpus),
+        "loss_nats_raw": raw and raw.loss_nats,
         **_describe_noise(logged.noise, spec, n_microbatches),
         **dataclasses.asdict(runtime),
         **outcome,
@@ -178,47 +180,13 @@ def _training_windows(spec: RunSpec, corpus: TokenizedCorpus) -> Windows:
     return Windows(total, unique)
 
 
-def _resumable(store: Path, run_id: str) -> records.Attempt | None:
-    tried = [a for a in records.attempts(store, run_id) if checkpoint.latest(a) is not None]
-    return tried[-1] if tried else None
-
-
-def _start(
-    spec: RunSpec,
-    predecessor: records.Attempt | None,
-    attempt: records.Attempt,
-    runtime: Runtime,
-) -> tuple[TrainState, Logged, bool]:
-    params = init_params(spec.model, spec.seed_init, spec.parametrization)
-    moments = init_moments(params, hyperparameters(spec.optimizer))
-    ema = None if spec.ema_decay is None else jax.tree.map(np.zeros_like, params)
-    state = TrainState(params, moments, ema)
-    saved = checkpoint.latest(predecessor) if predecessor is not None else None
-    if saved is None or predecessor is None:
-        return state, Logged(), True
-    state = checkpoint.restore(predecessor, saved["step"], state)
-    points = [p for p in records.read_points(predecessor) if p["step"] <= saved["step"]]
-    records.append_points(attempt, [{**p, "attempt": attempt.number} for p in points])
-    curve = Curve(**{**saved["curve"], "pending": tuple(saved["curve"]["pending"])})
-    # A second cut-off before the first checkpoint of this attempt must not lose the first one.
-    kept = {k: saved[k] for k in ("curve", "noise", *_EXACT) if k in saved}
-    checkpoint.save(attempt, state, saved["step"], kept)
-    is_exact = all(saved[k] == getattr(runtime, k) for k in _EXACT)
-    # Another device may cut batches into other parts, whose norms cannot be added to these.
-    sums = saved.get("noise", {}) if is_exact else {}
-    return state, Logged(curve, NoiseSums(**{k: tuple(v) for k, v in sums.items()})), is_exact
-
-
-_EXACT = ("mode", "device", "jax_version")
-
-
-def _provenance(logged: Logged, runtime: Runtime) -> dict[str, Any]:
-    return {**dataclasses.asdict(logged), **{k: getattr(runtime, k) for k in _EXACT}}
+def _n_steps_until_cut(n_steps: int, branch_steps: Sequence[int], step: int) -> int:
+    """Steps of the next dispatch, which ends where a branch point or the run does."""
+    return min(STEPS_PER_DISPATCH, *(s - step for s in (*branch_steps, n_steps) if s > step))
 
 
 def _inputs(spec: RunSpec, corpus: TokenizedCorpus, windows: Windows, step: int):
     steps = np.arange(step, step + STEPS_PER_DISPATCH)
-    n_valid = min(STEPS_PER_DISPATCH, spec.n_steps - step)
     ids = window_ids(
         steps,
         batch_size=spec.batch_size,
@@ -227,7 +195,7 @@ def _inputs(spec: RunSpec, corpus: TokenizedCorpus, windows: Windows, step: int)
         seed=spec.seed_data,
     )
     batches = gather(corpus.train_tokens, ids, spec.model.seq_len)
-    return batches, learning_rates(spec, steps), n_valid
+    return batches, learning_rates(spec, steps)
 
 
 def _extras(spec: RunSpec, step: int) -> tuple[np.ndarray | None, np.float32 | None]:
@@ -239,8 +207,18 @@ def _extras(spec: RunSpec, step: int) -> tuple[np.ndarray | None, np.float32 | N
     )
 
 
-def _log(spec: RunSpec, attempt: records.Attempt, logged: Logged, in_flight, on_progress):
-    """Wait for a dispatch, log the points it completed; returns what is known, a diverged step."""
+def _log(
+    spec: RunSpec,
+    attempt: records.Attempt,
+    logged: Logged,
+    history: np.ndarray,
+    in_flight,
+    on_progress,
+):
+    """Wait for a dispatch, log the points it completed; returns what is known, a diverged step.
+
+    The metrics of its steps are entered in `history`.
+    """
     metrics, rates, n_valid = in_flight
     losses = np.asarray(metrics.loss_nats)[:n_valid].astype(float)
     norms = np.asarray(metrics.grad_norm)[:n_valid]
@@ -248,6 +226,7 @@ def _log(spec: RunSpec, attempt: records.Attempt, logged: Logged, in_flight, on_
     first = logged.curve.step
     diverged_step = first + int(np.argmax(is_bad)) + 1 if is_bad.any() else None
     n_good = int(np.argmax(is_bad)) if is_bad.any() else n_valid
+    history[:, first : first + n_good] = [np.asarray(column)[:n_good] for column in metrics]
     curve, points = extend(logged.curve, losses[:n_good].tolist(), spec.n_steps)
     small = np.asarray(metrics.microbatch_square)[:n_good].tolist()
     big = [norm * norm for norm in norms[:n_good].tolist()]
@@ -270,6 +249,13 @@ def _log(spec: RunSpec, attempt: records.Attempt, logged: Logged, in_flight, on_
     if points:
         on_progress(Progress(spec.run_id, curve.step, spec.n_steps, points[-1].loss_nats))
     return Logged(curve, sums), diverged_step
+
+
+def _evaluate(
+    spec: RunSpec, params: Params, corpus: TokenizedCorpus, kernels: Kernels
+) -> Evaluation:
+    tokens, documents = corpus.validation_tokens, corpus.validation_documents
+    return evaluate(spec.model, params, tokens, documents, kernels, spec.parametrization)
 
 
 def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
@@ -311,9 +297,6 @@ def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
             for convention in FLOPS_CONVENTIONS
         },
         "train_flops_standalone": train_flops(spec.model, spec.n_tokens, "matmul_full"),
-        "train_flops_charged": train_flops(spec.model, spec.n_tokens, "matmul_full"),
-        "parent_run_id": None,
-        "parent_step": None,
         "stopped_step": None,
         "record_version": records.RECORD_VERSION,
     }
@@ -322,11 +305,10 @@ def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
 def _describe_evaluation(evaluation: Evaluation | None, corpus: TokenizedCorpus) -> dict[str, Any]:
     if evaluation is None:
         names = ("loss_nats", "loss_se_iid", "loss_se_document", "bits_per_byte")
-        return {**dict.fromkeys(names), "loss_nats_raw": None, "n_validation_tokens": None}
+        return {**dict.fromkeys(names), "n_validation_tokens": None}
     bits = evaluation.loss_nats * evaluation.n_tokens / math.log(2)
     return {
         "loss_nats": evaluation.loss_nats,
-        "loss_nats_raw": None,
         "loss_se_iid": evaluation.loss_se_iid,
         "loss_se_document": evaluation.loss_se_document,
         "bits_per_byte": bits / corpus.n_validation_bytes,

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from model.accounting import train_flops
-from train.config import RunSpec
 from train.data.corpora import TokenizedCorpus
+from train.jobs import Job
 from train.loop import Interrupted, Progress, train
 
 
 def train_all(
-    specs: Iterable[RunSpec],
+    jobs: Iterable[Job],
     corpus: TokenizedCorpus,
     store: Path,
     *,
@@ -27,7 +27,9 @@ def train_all(
     on_record: Callable[[dict[str, Any]], None],
     checkpoint_every_s: float = 60.0,
 ) -> None:
-    """Train every spec; callbacks come from worker threads, one at a time.
+    """Train every job; callbacks come from worker threads, one at a time.
+
+    No job waits for another: a branch of a trunk among them may begin before its trunk is there.
 
     Args: devices: of jax.local_devices().
 
@@ -35,19 +37,20 @@ def train_all(
 
     Raises: KeyboardInterrupt, or the first failure of a run.
     """
-    queue = _Queue(specs)
+    queue = _Queue(jobs)
     lock = threading.Lock()
     stop = threading.Event()
     failures: list[BaseException] = []
 
     def work(device: Any) -> None:
         shape = None
-        while not stop.is_set() and (spec := queue.take(shape)) is not None:
-            shape = spec.compile_key
+        while not stop.is_set() and (job := queue.take(shape)) is not None:
+            shape = job.spec.compile_key
             try:
                 row = train(
-                    spec, corpus, store, device=device, should_stop=stop.is_set,
+                    job.spec, corpus, store, device=device, should_stop=stop.is_set,
                     on_progress=_locked(lock, on_progress), checkpoint_every_s=checkpoint_every_s,
+                    branch_steps=job.branch_steps, trunk=job.trunk,
                 )  # fmt: skip
                 _locked(lock, on_record)(row)
             except Interrupted:
@@ -70,31 +73,32 @@ def train_all(
 
 
 class _Queue:
-    """Specs to hand out: whole shapes at first, so each compiles once; the largest work first."""
+    """Jobs to hand out: whole shapes at first, so each compiles once; the largest work first."""
 
-    def __init__(self, specs: Iterable[RunSpec]):
+    def __init__(self, jobs: Iterable[Job]):
         self._lock = threading.Lock()
-        self._by_shape: dict[tuple[Any, ...], list[RunSpec]] = {}
+        self._by_shape: dict[tuple[Any, ...], list[Job]] = {}
         self._claimed: set[tuple[Any, ...]] = set()
-        for spec in sorted(specs, key=_work):
-            self._by_shape.setdefault(spec.compile_key, []).append(spec)
+        for job in sorted(jobs, key=_work):
+            self._by_shape.setdefault(job.spec.compile_key, []).append(job)
 
-    def take(self, shape: tuple[Any, ...] | None) -> RunSpec | None:
+    def take(self, shape: tuple[Any, ...] | None) -> Job | None:
         """The largest run left of the worker's shape, else of the largest unclaimed, else any."""
         with self._lock:
-            left = {s: specs for s, specs in self._by_shape.items() if specs}
+            left = {s: jobs for s, jobs in self._by_shape.items() if jobs}
             if not left:
                 return None
             if shape not in left:
-                unclaimed = {s: specs for s, specs in left.items() if s not in self._claimed}
+                unclaimed = {s: jobs for s, jobs in left.items() if s not in self._claimed}
                 candidates = unclaimed or left
                 shape = max(candidates, key=lambda s: sum(map(_work, candidates[s])))
                 self._claimed.add(shape)
             return left[shape].pop()
 
 
-def _work(spec: RunSpec) -> int:
-    return train_flops(spec.model, spec.n_tokens, "matmul_full")
+def _work(job: Job) -> int:
+    n_tokens = job.n_steps_own * job.spec.batch_tokens
+    return train_flops(job.spec.model, n_tokens, "matmul_full")
 
 
 def _locked(lock: threading.Lock, callback: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -5,6 +5,7 @@
     runs/<run_id>/attempt-<k>/curve.jsonl     one row a logged point
     runs/<run_id>/attempt-<k>/weights.safetensors
     runs/<run_id>/attempt-<k>/checkpoint/     only while the attempt is under way
+    runs/<run_id>/branch/                     states for other runs, while a plan needs them
 
 An attempt may be cut off anywhere; it counts once its record is linked, which the file system lets
 exactly one attempt do. Nothing here imports jax.

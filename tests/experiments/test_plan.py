@@ -18,6 +18,7 @@ from experiments.plan import (
 from experiments.recipe import Recipe, Size
 from model.accounting import FLOPS_CONVENTIONS, train_flops
 from train.config import Budget, DataConfig, SpecError, canonical_json
+from train.jobs import Job
 
 DATA = DataConfig("x", "x", "x", "x", "x")
 
@@ -144,8 +145,9 @@ def test_a_run_off_its_budget_is_refused():
 
 def row_of(**values):
     return {
-        "status": "finished", "resumed_from_step": 0, "n_layers": 1, "d_model": 8,
-        "seconds": 14.0, "seconds_compile": 4.0, "train_flops_matmul_full": 1e11, **values,
+        "status": "finished", "resumed_from_step": 0, "parent_step": None,
+        "n_layers": 1, "d_model": 8, "seconds": 14.0, "seconds_compile": 4.0,
+        "train_flops_matmul_full": 1e11, **values,
     }  # fmt: skip
 
 
@@ -156,6 +158,7 @@ def test_rates_are_measured_by_size_and_in_the_median():
         row_of(d_model=16, seconds=5.0, seconds_compile=3.0),
         row_of(status="diverged", seconds=1e9),
         row_of(resumed_from_step=5, seconds=1e9),
+        row_of(parent_step=5, seconds=1e-9),
         row_of(seconds=4.0),
     ]
     found = calibrate(rows)
@@ -163,7 +166,7 @@ def test_rates_are_measured_by_size_and_in_the_median():
     assert found.by_size == {(1, 8): 1.5e10, (1, 16): 5e10}
     assert found.flops_per_second == 2e10
     assert found.compile_seconds == 4.0
-    default = calibrate(rows[3:5])
+    default = calibrate(rows[3:6])
     assert not default.is_measured
     assert default.flops_per_second == DEFAULT_FLOPS_PER_SECOND
 
@@ -173,7 +176,7 @@ def test_estimates_take_the_rate_of_the_size_and_share_the_work():
     small, large, other = (spec_of(Size(1, d)) for d in (8, 16, 24))
     spent = [train_flops(s.model, s.n_tokens, "matmul_full") for s in (small, large, other)]
     rates = [1e10, 1e11, 5.5e10]
-    found = [estimate_seconds(s, calibration) for s in (small, large, other)]
+    found = [estimate_seconds(Job(s), calibration) for s in (small, large, other)]
     assert found == pytest.approx([c / r for c, r in zip(spent, rates, strict=True)])
 
     cells = [
@@ -181,11 +184,12 @@ def test_estimates_take_the_rate_of_the_size_and_share_the_work():
         Cell(spec_of(Size(1, 8), seed=1), "seed"),
         Cell(large, "held_out"),
     ]
+    plan = Plan("three", "none", {}, {}, tuple(cells))
     grid, held_out = 2 * found[0] + 4.0, found[1] + 4.0
-    assert estimate_total_seconds(cells, calibration, 1) == pytest.approx(grid + held_out)
+    assert estimate_total_seconds(plan, cells, calibration, 1) == pytest.approx(grid + held_out)
     shared = max(grid / 2, found[0]) + max(held_out / 2, found[1])
-    assert estimate_total_seconds(cells, calibration, 2) == pytest.approx(shared)
-    assert estimate_total_seconds([], calibration, 2) == 0.0
+    assert estimate_total_seconds(plan, cells, calibration, 2) == pytest.approx(shared)
+    assert estimate_total_seconds(plan, [], calibration, 2) == 0.0
 
 
 def test_table_has_every_cost_of_every_run(plan):

@@ -19,6 +19,7 @@ from experiments.stages import Stage, freeze_plan, frozen_plan, states
 from experiments.workspace import read_json, sole_launcher, write_json, write_json_once
 from train import records
 from train.config import SpecError
+from train.jobs import Job
 from train.loop import Progress
 from train.records import CURVE_COLUMNS, RUN_COLUMNS
 
@@ -111,7 +112,7 @@ def test_tables_hold_the_committed_runs_in_plan_order(plan, workspace, folder, c
 
     assert compact(plan, workspace.runs, folder) == 2
     runs, curves = pd.read_parquet(folder.runs_table), pd.read_parquet(folder.curves_table)
-    assert list(runs.columns) == [*RUN_COLUMNS, "role", "isoflop_budget"]
+    assert list(runs.columns) == [*RUN_COLUMNS, "role", "isoflop_budget", "trunk_run_id"]
     assert list(curves.columns) == list(CURVE_COLUMNS)
     assert runs["run_id"].tolist() == [first.spec.run_id, last.spec.run_id]
     assert runs["role"].tolist() == ["grid", "held_out"]
@@ -239,23 +240,23 @@ def test_a_prediction_is_written_once_and_says_if_it_was_blind(
 
 
 def test_more_workers_than_devices_are_refused(plan, workspace, corpus):
-    specs = [plan.cells[0].spec]
+    jobs = [Job(plan.cells[0].spec)]
     for n in (0, 99):
         with pytest.raises(SpecError, match=rf"workers={n} but there are \d+ devices"):
-            execute(specs, corpus, workspace, n_workers=n, console=Console(quiet=True))
+            execute(jobs, corpus, workspace, n_workers=n, console=Console(quiet=True))
 
 
 def test_nothing_is_executed_twice(plan, workspace, corpus, commit):
     spec = plan.cells[0].spec
     commit(spec)
-    execute([spec], corpus, workspace, n_workers=None, console=Console(quiet=True))
+    execute([Job(spec)], corpus, workspace, n_workers=None, console=Console(quiet=True))
     assert len(records.attempts(workspace.runs, spec.run_id)) == 1
 
 
 def test_progress_off_a_terminal_is_plain_lines_with_eta(plan, monkeypatch, capsys):
     monkeypatch.setattr("experiments.progress.PLAIN_EVERY_S", 0.0)
     first, second = (cell.spec for cell in plan.cells[:2])
-    with SweepProgress([first, second], 3, Console(width=200)) as progress:
+    with SweepProgress([Job(first), Job(second)], 3, Console(width=200)) as progress:
         progress.on_progress(Progress(first.run_id, 50, first.n_steps, 2.345))
         done = {"run_id": first.run_id, "status": "finished", "loss_nats": 1.5, "seconds": 7.0}
         progress.on_record({**done, "loss_se_iid": 0.01})

@@ -1,12 +1,15 @@
 import dataclasses
+import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from model.functional import flatten, init_params
-from train import checkpoint, records
-from train.config import canonical_json
+from train import checkpoint
+from train.checkpoint import CheckpointError
+from train.config import OptimizerConfig, canonical_json
 from train.optimizer import hyperparameters, init_moments
 from train.records import RecordError
 from train.step import TrainState
@@ -15,8 +18,8 @@ NOTES = {"curve": {"step": 3, "pending": [0.1]}, "mode": "cpu"}
 
 
 @pytest.fixture
-def attempt(tmp_path):
-    return records.begin_attempt(tmp_path, "run")
+def folder(tmp_path):
+    return tmp_path / "checkpoint"
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,9 @@ def states(make_spec):
     return fresh, used
 
 
+HISTORY = np.random.default_rng(1).standard_normal((3, 20)).astype(np.float32)
+
+
 def assert_same_bits(found, expected):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -39,32 +45,108 @@ def assert_same_bits(found, expected):
         np.testing.assert_array_equal(a, b)
 
 
-def test_state_comes_back_bit_by_bit(attempt, states):
+def test_state_comes_back_bit_by_bit(folder, states):
     fresh, used = states
-    assert checkpoint.latest(attempt) is None
-    checkpoint.save(attempt, used, 3, NOTES)
-    assert checkpoint.latest(attempt) == {"step": 3, **NOTES}
-    assert_same_bits(checkpoint.restore(attempt, 3, fresh), used)
+    assert checkpoint.read(folder, fresh) is None
+    checkpoint.save(folder, used, 3, HISTORY, NOTES)
+    saved = checkpoint.read(folder, fresh)
+    assert saved is not None and (saved.step, saved.notes) == (3, NOTES)
+    assert_same_bits(saved.state, used)
+    np.testing.assert_array_equal(saved.history, HISTORY[:, :3])
 
 
-def test_the_newest_checkpoint_replaces_the_one_before(attempt, states):
+def test_the_newest_checkpoint_replaces_the_one_before(folder, states):
     fresh, used = states
-    checkpoint.save(attempt, fresh, 3, NOTES)
-    checkpoint.save(attempt, used, 7, NOTES)
-    newest = checkpoint.latest(attempt)
-    assert newest is not None and newest["step"] == 7
-    assert {p.name for p in attempt.checkpoint_dir.iterdir()} == {"state-7", "latest.json"}
-    assert_same_bits(checkpoint.restore(attempt, 7, fresh), used)
+    checkpoint.save(folder, fresh, 3, HISTORY, NOTES)
+    checkpoint.save(folder, used, 7, HISTORY, NOTES)
+    saved = checkpoint.read(folder, fresh)
+    assert saved is not None and saved.step == 7
+    assert {p.name for p in folder.iterdir()} == {"state-7", "latest.json"}
+    assert_same_bits(saved.state, used)
 
 
-def test_a_checkpoint_cut_off_in_writing_does_not_count(attempt, states):
+def test_a_checkpoint_cut_off_in_writing_does_not_count(folder, states):
     fresh, used = states
-    checkpoint.save(attempt, used, 3, NOTES)
-    (attempt.checkpoint_dir / "state-9").mkdir()
-    newest = checkpoint.latest(attempt)
+    checkpoint.save(folder, used, 3, HISTORY, NOTES)
+    (folder / "state-9").mkdir()
+    newest = checkpoint.latest(folder)
     assert newest is not None and newest["step"] == 3
-    checkpoint.save(attempt, used, 12, NOTES)
-    assert not (attempt.checkpoint_dir / "state-9").exists()
+    checkpoint.save(folder, used, 12, HISTORY, NOTES)
+    assert not (folder / "state-9").exists()
+
+
+def change_header(folder, **changes):
+    path = folder / "latest.json"
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+
+
+def seal_with(folder, **changes):
+    change_header(folder, **changes)
+    path = folder / "latest.json"
+    path.write_text(json.dumps(checkpoint.seal(json.loads(path.read_text()))))
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def cut(folder):
+    path = largest_file(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(folder):
+    path = largest_file(folder)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "cut": (cut, "state-3/.* is not as it was written"),
+    "a bit": (flip, "state-3/.* is not as it was written"),
+    "no state": (lambda folder: shutil.rmtree(folder / "state-3"), "state-3/.* is not as it was"),
+    "no files": (
+        lambda folder: [shutil.rmtree(folder / "state-3"), seal_with(folder, files={})],
+        "state-3 cannot be restored",
+    ),
+    "no JSON": (lambda folder: (folder / "latest.json").write_text("{"), "latest.json is damaged"),
+    "a list": (lambda folder: (folder / "latest.json").write_text("[]"), "has format None"),
+    "older": (lambda folder: change_header(folder, format=None), "has format 1 and .* reads"),
+    "newer": (lambda folder: change_header(folder, format=99), "has format 99 and .* reads"),
+    "no step": (lambda folder: change_header(folder, step=None), "json is not as it was written"),
+    "a note": (lambda folder: change_header(folder, notes={}), "json is not as it was written"),
+    "a leaf": (lambda folder: seal_with(folder, arrays={}), "holds .* as nothing where"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_or_foreign_state_is_refused_by_name(kind, folder, states):
+    fresh, used = states
+    checkpoint.save(folder, used, 3, HISTORY, NOTES)
+    damage, message = DAMAGE[kind]
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message) as error:
+        checkpoint.read(folder, fresh)
+    assert f"remove {folder}" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_state_of_another_shape_type_or_optimizer_is_refused(folder, states, make_spec):
+    fresh, used = states
+    checkpoint.save(folder, used, 3, HISTORY, NOTES)
+    deeper = init_params(dataclasses.replace(make_spec().model, n_layers=3), 0)
+    sgd = hyperparameters(OptimizerConfig(lr=0.1, kind="sgd"))
+    others = [
+        jax.tree.map(lambda leaf: np.zeros((*leaf.shape, 2), leaf.dtype), fresh),
+        jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float16), fresh),
+        TrainState(fresh.params, init_moments(fresh.params, sgd)),
+        TrainState(deeper, init_moments(deeper, hyperparameters(make_spec().optimizer))),
+        fresh._replace(ema=fresh.params),
+    ]
+    for other in others:
+        with pytest.raises(CheckpointError, match="where this run has"):
+            checkpoint.read(folder, other)
 
 
 @pytest.fixture

@@ -1,22 +1,21 @@
 import dataclasses
-import itertools
 import json
 import math
 
 import jax
 import numpy as np
 import pytest
+import same_run
+from same_run import Killed, kill_at, result_of, stop_after
 
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
-from model.functional import flatten
 from train import loop, records
-from train.checkpoint import load_weights, read_spec
+from train.checkpoint import read_spec
 from train.config import Budget, OptimizerConfig, ScheduleConfig, SpecError
 from train.loop import Interrupted
 from train.records import RUN_COLUMNS
 
 N_STEPS = 100
-ABOUT_THIS_ATTEMPT = {"attempt", "seconds", "seconds_compile", "resumed_from_step"}
 
 
 @pytest.fixture(scope="module")
@@ -27,27 +26,8 @@ def undisturbed(make_spec, corpus, tmp_path_factory):
     return row, store
 
 
-def result_of(store, row):
-    """Weights and curve of a committed run."""
-    attempt = records.committed_attempt(store, row)
-    spec = read_spec(attempt.weights)
-    points = [{**p, "attempt": None} for p in records.read_points(attempt)]
-    return flatten(load_weights(attempt.weights, spec.model)), points
-
-
 def assert_same_run(store, row, undisturbed):
-    other, other_store = undisturbed
-    for name in RUN_COLUMNS.keys() - ABOUT_THIS_ATTEMPT:
-        assert row[name] == other[name], name
-    (weights, points), (others, other_points) = result_of(store, row), result_of(other_store, other)
-    assert points == other_points
-    for name, leaf in others.items():
-        np.testing.assert_array_equal(weights[name], leaf, err_msg=name)
-
-
-def stop_after(n_questions):
-    questions = itertools.count(1)
-    return lambda: next(questions) > n_questions
+    same_run.assert_same_run(store, row, *reversed(undisturbed))
 
 
 def test_record_says_what_was_run(undisturbed, make_spec, corpus):
@@ -105,18 +85,6 @@ def test_interrupted_and_resumed_is_bit_identical(stops, make_spec, run, tmp_pat
     assert row["resumed_from_step"] >= 16 * len(stops)
     assert row["attempt"] == len(stops) + 1
     assert_same_run(tmp_path / "runs", row, undisturbed)
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the code under test handles it."""
-
-
-def kill_at(step):
-    def on_progress(progress):
-        if progress.step >= step:
-            raise Killed
-
-    return on_progress
 
 
 @pytest.mark.parametrize("has_checkpoint", [True, False])
@@ -186,18 +154,6 @@ def test_all_options_together_are_resumed_bit_by_bit(
 def test_a_batch_in_one_part_has_no_noise_scale(undisturbed):
     row, _ = undisturbed
     assert row["noise_scale_tokens"] is row["noise_scale_se"] is None
-
-
-def test_a_checkpoint_from_before_the_noise_scale_is_resumed(make_spec, run, tmp_path, undisturbed):
-    with pytest.raises(Interrupted):
-        run(make_spec(N_STEPS), should_stop=stop_after(2))
-    (latest,) = (tmp_path / "runs").rglob("latest.json")
-    saved = json.loads(latest.read_text())
-    del saved["noise"]
-    latest.write_text(json.dumps(saved))
-    row = run(make_spec(N_STEPS))
-    assert row["resumed_from_step"] > 0
-    assert_same_run(tmp_path / "runs", row, undisturbed)
 
 
 def test_resumed_under_another_mode_is_said(make_spec, run, monkeypatch):

@@ -13,6 +13,7 @@ from model.functional import flatten
 from train import checkpoint, pack, records
 from train.checkpoint import load_weights
 from train.config import Budget, DataConfig, OptimizerConfig, RunSpec, SpecError
+from train.jobs import Job
 from train.loop import train
 from train.pack import train_all
 
@@ -36,7 +37,7 @@ def run_all(specs, corpus, store, **options):
         "on_progress": lambda p: None,
         "on_record": rows.append,
     } | options
-    train_all(specs, corpus, store, **options)
+    train_all(map(Job, specs), corpus, store, **options)
     return rows
 
 
@@ -105,7 +106,7 @@ def test_a_failure_leaves_a_checkpoint_of_the_others(make_spec, corpus, tmp_path
         run_all([failing, other], corpus, tmp_path, on_progress=on_progress)
     assert records.read_run(tmp_path, other.run_id) is None
     (attempt,) = records.attempts(tmp_path, other.run_id)
-    saved = checkpoint.latest(attempt)
+    saved = checkpoint.latest(attempt.checkpoint_dir)
     assert saved is not None and 0 < saved["step"] < 20_000
 
 
@@ -132,7 +133,7 @@ def test_ctrl_c_waits_for_every_checkpoint(make_spec, corpus, tmp_path):
         run_all(specs, corpus, tmp_path, on_progress=on_progress)
     for spec in specs:
         (attempt,) = records.attempts(tmp_path, spec.run_id)
-        assert checkpoint.latest(attempt) is not None
+        assert checkpoint.latest(attempt.checkpoint_dir) is not None
 
 
 def test_progress_and_records_come_one_at_a_time(make_spec, corpus, tmp_path):
@@ -169,32 +170,32 @@ SPECS = st.lists(
 @settings(max_examples=50)
 @given(SPECS, st.integers(1, 4))
 def test_queue_hands_out_everything_once_and_keeps_shapes_together(choices, n_workers):
-    specs = [queue_spec(*choice) for choice in choices]
-    queue = pack._Queue(specs)
+    jobs = [Job(queue_spec(*choice)) for choice in choices]
+    queue = pack._Queue(jobs)
     shapes = [None] * n_workers
     taken = []
     busy = set(range(n_workers))
     while busy:
         for worker in sorted(busy):
-            spec = queue.take(shapes[worker])
-            if spec is None:
+            job = queue.take(shapes[worker])
+            if job is None:
                 busy.remove(worker)
                 continue
-            left_of_mine = [s for s in specs if s not in taken and s.compile_key == shapes[worker]]
-            if left_of_mine:
-                assert spec.compile_key == shapes[worker]
-                assert pack._work(spec) == max(map(pack._work, left_of_mine))
-            shapes[worker] = spec.compile_key
-            taken.append(spec)
-    assert Counter(s.run_id for s in taken) == Counter(s.run_id for s in specs)
+            left = [j for j in jobs if j not in taken and j.spec.compile_key == shapes[worker]]
+            if left:
+                assert job.spec.compile_key == shapes[worker]
+                assert pack._work(job) == max(map(pack._work, left))
+            shapes[worker] = job.spec.compile_key
+            taken.append(job)
+    assert Counter(j.spec.run_id for j in taken) == Counter(j.spec.run_id for j in jobs)
 
 
 @given(SPECS)
 def test_one_worker_changes_shape_as_seldom_as_can_be(choices):
-    specs = [queue_spec(*choice) for choice in choices]
-    queue, shape, order = pack._Queue(specs), None, []
-    while (spec := queue.take(shape)) is not None:
-        shape = spec.compile_key
+    jobs = [Job(queue_spec(*choice)) for choice in choices]
+    queue, shape, order = pack._Queue(jobs), None, []
+    while (job := queue.take(shape)) is not None:
+        shape = job.spec.compile_key
         order.append(shape)
     changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
     assert changes == max(0, len(set(order)) - 1)

@@ -1,0 +1,85 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.config import Budget, OptimizerConfig, ScheduleConfig, SpecError
+from train.jobs import Job, job_from_json, shared_steps
+from train.schedule import learning_rates
+
+CONSTANT = ScheduleConfig("constant", warmup_steps=4)
+
+
+def wsd(decay_steps, warmup_steps=4):
+    return ScheduleConfig("wsd", warmup_steps=warmup_steps, decay_steps=decay_steps)
+
+
+def test_a_branch_shares_all_steps_at_the_full_rate(make_spec):
+    """The cooldown of wsd begins at n - decay_steps with sqrt(0), so one step later in effect."""
+    trunk = make_spec(100, schedule=CONSTANT)
+    assert shared_steps(trunk, make_spec(60, schedule=wsd(20))) == 60 - 20 + 1
+    assert shared_steps(trunk, make_spec(500, schedule=wsd(20))) == 100
+    assert shared_steps(trunk, make_spec(40, schedule=CONSTANT)) == 40
+    assert shared_steps(make_spec(40, schedule=CONSTANT), trunk) == 40
+    assert shared_steps(trunk, trunk) == 100
+    assert shared_steps(trunk, make_spec(60, schedule=wsd(20, warmup_steps=5))) == 0
+    assert shared_steps(trunk, make_spec(60, schedule=ScheduleConfig("cosine", 4))) == 4 + 1
+
+
+def test_anything_else_that_differs_leaves_nothing_to_share(make_spec, tiny):
+    trunk, branch = make_spec(100, schedule=CONSTANT), make_spec(60, schedule=wsd(20))
+    changes = [
+        {"model": dataclasses.replace(tiny, tied_head=False)},
+        {"data": dataclasses.replace(branch.data, n_tokens_unique=600)},
+        {"optimizer": OptimizerConfig(lr=0.02)},
+        {"optimizer": OptimizerConfig(lr=0.01, kind="muon")},
+        {"batch_size": 4}, {"seed_init": 1}, {"seed_data": 1}, {"parametrization": "mup"},
+        {"ema_decay": 0.9}, {"z_loss": 1e-4},
+    ]  # fmt: skip
+    assert {name for change in changes for name in change} == {
+        f.name for f in dataclasses.fields(branch)
+    } - {"budget", "schedule", "dtype"}
+    for change in changes:
+        assert shared_steps(trunk, dataclasses.replace(branch, **change)) == 0, change
+    unread = dataclasses.replace(branch, optimizer=OptimizerConfig(lr=0.01, momentum=0.5))
+    assert unread.run_id == branch.run_id and shared_steps(trunk, unread) == 41
+
+
+schedules = st.one_of(
+    st.builds(ScheduleConfig, st.sampled_from(["constant", "cosine", "linear"]), st.integers(0, 9)),
+    st.builds(ScheduleConfig, st.just("inverse_sqrt"), st.integers(1, 9)),
+    st.builds(wsd, st.integers(1, 9), st.integers(0, 9)),
+)
+
+
+@given(schedules, st.integers(20, 60), schedules, st.integers(20, 60))
+def test_shared_steps_are_the_longest_equal_beginning(make_spec, one, n_one, two, n_two):
+    specs = [make_spec(n_one, schedule=one), make_spec(n_two, schedule=two)]
+    rates = [[float(learning_rates(s, np.array([k]))[0]) for k in range(s.n_steps)] for s in specs]
+    shared = shared_steps(*specs)
+    assert shared == shared_steps(*reversed(specs)) <= min(n_one, n_two)
+    assert rates[0][:shared] == rates[1][:shared]
+    assert shared == min(n_one, n_two) or rates[0][shared] != rates[1][shared]
+
+
+def test_jobs_survive_json(make_spec):
+    trunk = make_spec(100, schedule=CONSTANT)
+    branch = make_spec(budget=Budget(tokens=6000), schedule=wsd(20), ema_decay=None)
+    for job in (Job(trunk, (41, 100)), Job(branch, trunk=trunk), Job(branch)):
+        assert job_from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+def test_a_branch_has_only_the_steps_after_its_trunk_to_take(make_spec):
+    trunk, branch = make_spec(100, schedule=CONSTANT), make_spec(60, schedule=wsd(20))
+    assert Job(branch, trunk=trunk).n_steps_own == 60 - 41
+    assert Job(branch).n_steps_own == 60
+    assert Job(branch, trunk=make_spec(100, seed_data=1)).n_steps_own == 60
+
+
+@pytest.mark.parametrize("steps", [(0,), (-1,), (101,), (5, 5), (7, 5)])
+def test_branch_steps_lie_within_the_run_in_order(steps, make_spec):
+    with pytest.raises(SpecError, match=r"branch_steps=.* must rise within 1 to 100"):
+        Job(make_spec(100), steps)

@@ -1,0 +1,137 @@
+"""Where an attempt at a run begins: at its newest checkpoint, at a trunk's state, or at step 0."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from model.functional import init_params
+from train import branching, checkpoint, records
+from train.branching import Parent
+from train.checkpoint import CheckpointError, Saved
+from train.config import RunSpec
+from train.curve import Curve
+from train.noise import NoiseSums
+from train.optimizer import hyperparameters, init_moments
+from train.runtime import Runtime
+from train.schedule import learning_rates
+from train.step import StepMetrics, TrainState
+
+_log = logging.getLogger(__name__)
+_EXACT = ("mode", "device", "jax_version")
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What the host knows of a run under way; part of every checkpoint."""
+
+    curve: Curve = Curve()
+    noise: NoiseSums = NoiseSums()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an attempt came from: the step of the run's own checkpoint, the trunk it branched from.
+
+    `is_exact`: all steps before were taken in the mode of this attempt.
+    """
+
+    is_exact: bool = True
+    resumed_from: int = 0
+    parent: Parent | None = None
+
+
+class Start(NamedTuple):
+    """State after `step` steps; `in_flight` are steps among these that are not logged yet.
+
+    `history` holds the metrics of the logged steps and has room for the whole run's.
+    """
+
+    step: int
+    state: TrainState
+    logged: Logged
+    history: np.ndarray
+    in_flight: tuple[StepMetrics, np.ndarray, int] | None
+    origin: Origin
+
+
+def begin(
+    spec: RunSpec,
+    trunk: RunSpec | None,
+    store: Path,
+    attempt: records.Attempt,
+    runtime: Runtime,
+) -> Start:
+    """Where this attempt begins; of a resumed run, the curve up to there is copied to it.
+
+    What is damaged or of another format is passed over with a warning.
+    """
+    params = init_params(spec.model, spec.seed_init, spec.parametrization)
+    moments = init_moments(params, hyperparameters(spec.optimizer))
+    ema = None if spec.ema_decay is None else jax.tree.map(np.zeros_like, params)
+    fresh = TrainState(params, moments, ema)
+    if found := _newest_checkpoint(store, spec.run_id, fresh):
+        return _resume(spec, *found, attempt, runtime)
+    mode = {key: getattr(runtime, key) for key in _EXACT}
+    if trunk is not None and (point := branching.find_point(store, trunk, spec, fresh, mode)):
+        return _branch(spec, *point)
+    return Start(0, fresh, Logged(), checkpoint.no_history(spec.n_steps), None, Origin())
+
+
+def notes(logged: Logged, origin: Origin, runtime: Runtime) -> dict[str, Any]:
+    """What is kept beside a state, as JSON values."""
+    return {
+        **dataclasses.asdict(logged),
+        **dataclasses.asdict(origin),
+        **{key: getattr(runtime, key) for key in _EXACT},
+    }
+
+
+def _newest_checkpoint(
+    store: Path, run_id: str, like: TrainState
+) -> tuple[records.Attempt, Saved] | None:
+    for attempt in reversed(records.attempts(store, run_id)):
+        try:
+            saved = checkpoint.read(attempt.checkpoint_dir, like)
+        except CheckpointError as error:
+            _log.warning("%s; the run goes on from an older checkpoint, or anew", error)
+            continue
+        if saved is not None:
+            return attempt, saved
+    return None
+
+
+def _resume(
+    spec: RunSpec,
+    predecessor: records.Attempt,
+    saved: Saved,
+    attempt: records.Attempt,
+    runtime: Runtime,
+) -> Start:
+    kept = saved.notes
+    points = [p for p in records.read_points(predecessor) if p["step"] <= saved.step]
+    records.append_points(attempt, [{**p, "attempt": attempt.number} for p in points])
+    # A second cut-off before the first checkpoint of this attempt must not lose the first one.
+    checkpoint.save(attempt.checkpoint_dir, saved.state, saved.step, saved.history, kept)
+    is_same = all(kept[key] == getattr(runtime, key) for key in _EXACT)
+    # Another device may cut batches into other parts, whose norms cannot be added to these.
+    sums = {k: tuple(v) for k, v in kept["noise"].items()} if is_same else {}
+    curve = Curve(**{**kept["curve"], "pending": tuple(kept["curve"]["pending"])})
+    history = checkpoint.no_history(spec.n_steps)
+    history[:, : saved.step] = saved.history
+    parent = kept["parent"] and Parent(**kept["parent"])
+    origin = Origin(kept["is_exact"] and is_same, saved.step, parent)
+    logged = Logged(curve, NoiseSums(**sums))
+    return Start(saved.step, saved.state, logged, history, None, origin)
+
+
+def _branch(spec: RunSpec, parent: Parent, saved: Saved) -> Start:
+    """The trunk's steps count as in flight: curve and noise scale depend on this run's length."""
+    rates = learning_rates(spec, np.arange(saved.step))
+    in_flight = (StepMetrics(*saved.history), rates, saved.step)
+    history = checkpoint.no_history(spec.n_steps)
+    return Start(saved.step, saved.state, Logged(), history, in_flight, Origin(parent=parent))
