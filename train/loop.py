@@ -12,19 +12,20 @@ import jax
 import numpy as np
 
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops, train_flops_per_token
-from model.functional import init_params
+from model.functional import Params, init_params
 from model.kernels import kernels_for
-from train import checkpoint, noise, records
+from train import checkpoint, noise, records, stopping
 from train.config import RunSpec, SpecError, canonical_json
-from train.curve import Curve, extend
+from train.curve import Curve, extend, mean_of_tail
 from train.data.batches import gather, n_windows, window_ids
 from train.data.corpora import TokenizedCorpus
-from train.evaluate import Evaluation, evaluate
+from train.evaluate import Evaluation, bits_per_byte, evaluate, evaluation_row
 from train.noise import NoiseScale, NoiseSums, noise_scale
 from train.optimizer import hyperparameters, init_moments
 from train.runtime import Runtime, describe
 from train.schedule import averaging_rates, learning_rates
 from train.step import TrainState, train_steps
+from train.stopping import Looks
 
 STEPS_PER_DISPATCH = 16
 """Optimizer steps in one call of the compiled step: dispatch costs little, progress stays fresh."""
@@ -53,6 +54,7 @@ class Logged:
 
     curve: Curve = Curve()
     noise: NoiseSums = NoiseSums()
+    looks: Looks = Looks()
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,10 @@ def train(
     started = time.monotonic()
     predecessor = _resumable(store, spec.run_id)
     attempt = records.begin_attempt(store, spec.run_id)
-    state, logged, is_exact = _start(spec, predecessor, attempt, runtime)
+    state, logged, best, is_exact = _start(spec, predecessor, attempt, runtime)
     state = jax.device_put(state, device)
     resumed_from, seconds_compile, diverged_step = logged.curve.step, 0.0, None
+    stopped_step = None
     hyper = hyperparameters(spec.optimizer)
     n_microbatches = _n_microbatches(spec, device)
     saved_at = time.monotonic()
@@ -111,39 +114,63 @@ def train(
             logged, diverged_step = _log(spec, attempt, logged, in_flight, on_progress)
             seconds_compile = seconds_compile or time.monotonic() - started
         in_flight = dispatched
+        if diverged_step is None and in_flight is not None and stopping.is_due(spec, step):
+            looks, best = stopping.look(
+                spec, corpus, attempt, kernels, state.result, step, logged.looks, best
+            )
+            is_over = stopping.is_over(spec, looks) and step < spec.n_steps
+            logged, diverged_step = _log(
+                spec, attempt, dataclasses.replace(logged, looks=looks), in_flight, on_progress,
+                step if is_over else None,
+            )  # fmt: skip
+            seconds_compile = seconds_compile or time.monotonic() - started
+            in_flight = None
+            if is_over and diverged_step is None:
+                stopped_step = step
+                break
         is_due = time.monotonic() - saved_at > checkpoint_every_s
         if diverged_step is None and step < spec.n_steps and (is_due or should_stop()):
-            logged, diverged_step = _log(spec, attempt, logged, in_flight, on_progress)
+            if in_flight is not None:
+                logged, diverged_step = _log(spec, attempt, logged, in_flight, on_progress)
             in_flight = None
             if diverged_step is None:
+                stopping.save_best(attempt, logged.looks, best)
                 checkpoint.save(attempt, state, step, _provenance(logged, runtime))
+                stopping.remove_others(attempt, logged.looks)
             saved_at = time.monotonic()
             if should_stop():
                 raise Interrupted(spec.run_id)
 
-    evaluation = None
+    evaluation, result = None, state.result
     if diverged_step is None:
+        result = result if best is None else jax.device_put(best, device)
         evaluation = evaluate(
-            spec.model, state.result, corpus.validation_tokens, corpus.validation_documents,
+            spec.model, result, corpus.validation_tokens, corpus.validation_documents,
             kernels, spec.parametrization,
         )  # fmt: skip
         if not math.isfinite(evaluation.loss_nats):
-            evaluation, diverged_step = None, spec.n_steps
+            evaluation, diverged_step = None, step
     # One entry only: safetensors writes several in an arbitrary order, and equal runs would differ.
     metadata = {"spec": canonical_json(spec.identity())}
-    checkpoint.save_weights(attempt.weights, state.result, metadata)
+    checkpoint.save_weights(attempt.weights, result, metadata)
+    if evaluation is not None:
+        of_step = step if best is None else logged.looks.best_step
+        about = {"run_id": spec.run_id, "attempt": attempt.number, "step": of_step}
+        row = evaluation_row(evaluation, corpus, is_result=True, **about)
+        records.add_evaluations(attempt, [row])
     outcome = {
         "attempt": attempt.number,
         "status": "finished" if diverged_step is None else "diverged",
         "diverged_step": diverged_step,
-        "train_loss_nats_final": logged.curve.tail_mean,
+        "stopped_step": stopped_step,
+        "train_loss_nats_final": _final_train_loss(attempt, logged, stopped_step),
         "seconds": time.monotonic() - started,
         "seconds_compile": seconds_compile,
         "resumed_from_step": resumed_from,
         "is_exact": is_exact,
     }
     row = {
-        **_describe_spec(spec, windows),
+        **_describe_spec(spec, windows, stopped_step or spec.n_steps),
         **_describe_evaluation(evaluation, corpus),
         **_describe_noise(logged.noise, spec, n_microbatches),
         **dataclasses.asdict(runtime),
@@ -170,6 +197,8 @@ def _training_windows(spec: RunSpec, corpus: TokenizedCorpus) -> Windows:
             f"model.vocab_size={spec.model.vocab_size} but {corpus.tokenizer} has "
             f"{corpus.vocab_size} tokens; use {corpus.vocab_size}"
         )
+    if spec.early_stopping is not None:
+        stopping.looked_at(spec.early_stopping, corpus)
     total = n_windows(len(corpus.train_tokens), spec.model.seq_len)
     wanted = data.n_tokens_unique
     unique = total if wanted is None else wanted // spec.model.seq_len
@@ -191,28 +220,42 @@ def _start(
     predecessor: records.Attempt | None,
     attempt: records.Attempt,
     runtime: Runtime,
-) -> tuple[TrainState, Logged, bool]:
+) -> tuple[TrainState, Logged, Params | None, bool]:
     params = init_params(spec.model, spec.seed_init, spec.parametrization)
     moments = init_moments(params, hyperparameters(spec.optimizer))
     ema = None if spec.ema_decay is None else jax.tree.map(np.zeros_like, params)
     state = TrainState(params, moments, ema)
     saved = checkpoint.latest(predecessor) if predecessor is not None else None
     if saved is None or predecessor is None:
-        return state, Logged(), True
+        return state, Logged(), None, True
     state = checkpoint.restore(predecessor, saved["step"], state)
     points = [p for p in records.read_points(predecessor) if p["step"] <= saved["step"]]
     records.append_points(attempt, [{**p, "attempt": attempt.number} for p in points])
+    rows = records.read_evaluations(predecessor)
+    rows = [r for r in rows if r["step"] <= saved["step"] and not r["is_result"]]
+    records.add_evaluations(attempt, [{**r, "attempt": attempt.number} for r in rows])
     curve = Curve(**{**saved["curve"], "pending": tuple(saved["curve"]["pending"])})
+    looks = Looks(**saved.get("looks", {}))
+    best = stopping.load_best(predecessor, looks, spec.model)
+    stopping.save_best(attempt, looks, best)
     # A second cut-off before the first checkpoint of this attempt must not lose the first one.
-    kept = {k: saved[k] for k in ("curve", "noise", *_EXACT) if k in saved}
+    kept = {k: saved[k] for k in ("curve", "noise", "looks", *_EXACT) if k in saved}
     checkpoint.save(attempt, state, saved["step"], kept)
     is_exact = all(saved[k] == getattr(runtime, k) for k in _EXACT)
     # Another device may cut batches into other parts, whose norms cannot be added to these.
     sums = saved.get("noise", {}) if is_exact else {}
-    return state, Logged(curve, NoiseSums(**{k: tuple(v) for k, v in sums.items()})), is_exact
+    noise_sums = NoiseSums(**{k: tuple(v) for k, v in sums.items()})
+    return state, Logged(curve, noise_sums, looks), best, is_exact
 
 
 _EXACT = ("mode", "device", "jax_version")
+
+
+def _final_train_loss(attempt: records.Attempt, logged: Logged, stopped_step: int | None) -> float:
+    if stopped_step is None:
+        return logged.curve.tail_mean
+    points = [(p["step"], p["loss_nats"]) for p in records.read_points(attempt)]
+    return mean_of_tail(points, stopped_step)  # the curve has summed up another tail
 
 
 def _provenance(logged: Logged, runtime: Runtime) -> dict[str, Any]:
@@ -221,7 +264,7 @@ def _provenance(logged: Logged, runtime: Runtime) -> dict[str, Any]:
 
 def _inputs(spec: RunSpec, corpus: TokenizedCorpus, windows: Windows, step: int):
     steps = np.arange(step, step + STEPS_PER_DISPATCH)
-    n_valid = min(STEPS_PER_DISPATCH, spec.n_steps - step)
+    n_valid = min(STEPS_PER_DISPATCH, stopping.steps_until_due(spec, step))
     ids = window_ids(
         steps,
         batch_size=spec.batch_size,
@@ -251,8 +294,18 @@ def _n_microbatches(spec: RunSpec, device: Any) -> int:
     return next(n for n in parts if spec.batch_size % n == 0)
 
 
-def _log(spec: RunSpec, attempt: records.Attempt, logged: Logged, in_flight, on_progress):
-    """Wait for a dispatch, log the points it completed; returns what is known, a diverged step."""
+def _log(
+    spec: RunSpec,
+    attempt: records.Attempt,
+    logged: Logged,
+    in_flight,
+    on_progress,
+    ends_at: int | None = None,
+):
+    """Wait for a dispatch, log the points it completed; returns what is known, a diverged step.
+
+    The last point is that of step `ends_at`, by default of the budget.
+    """
     metrics, rates, n_valid = in_flight
     losses = np.asarray(metrics.loss_nats)[:n_valid].astype(float)
     norms = np.asarray(metrics.grad_norm)[:n_valid]
@@ -260,7 +313,7 @@ def _log(spec: RunSpec, attempt: records.Attempt, logged: Logged, in_flight, on_
     first = logged.curve.step
     diverged_step = first + int(np.argmax(is_bad)) + 1 if is_bad.any() else None
     n_good = int(np.argmax(is_bad)) if is_bad.any() else n_valid
-    curve, points = extend(logged.curve, losses[:n_good].tolist(), spec.n_steps)
+    curve, points = extend(logged.curve, losses[:n_good].tolist(), ends_at or spec.n_steps)
     small = np.asarray(metrics.microbatch_square)[:n_good].tolist()
     big = [norm * norm for norm in norms[:n_good].tolist()]
     sums = noise.extend(logged.noise, first, small, big, spec.n_steps)
@@ -281,11 +334,13 @@ def _log(spec: RunSpec, attempt: records.Attempt, logged: Logged, in_flight, on_
     records.append_points(attempt, rows)
     if points:
         on_progress(Progress(spec.run_id, curve.step, spec.n_steps, points[-1].loss_nats))
-    return Logged(curve, sums), diverged_step
+    return dataclasses.replace(logged, curve=curve, noise=sums), diverged_step
 
 
-def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
+def _describe_spec(spec: RunSpec, windows: Windows, n_steps: int) -> dict[str, Any]:
+    """Columns that follow from the spec and the steps taken."""
     counts = count_params(spec.model)
+    n_tokens = n_steps * spec.batch_tokens
     sizes = ("n_layers", "d_model", "n_heads", "d_head", "d_ff", "vocab_size", "seq_len")
     available = windows.unique * spec.model.seq_len
     return {
@@ -296,7 +351,7 @@ def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
         "tokenizer": spec.data.tokenizer,
         "batch_size": spec.batch_size,
         "batch_tokens": spec.batch_tokens,
-        "n_steps": spec.n_steps,
+        "n_steps": n_steps,
         "optimizer": spec.optimizer.kind,
         "lr": spec.optimizer.lr,
         "weight_decay": spec.optimizer.weight_decay,
@@ -315,18 +370,17 @@ def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
         "n_params_norm": counts.norm,
         "n_params_head": counts.head,
         "n_params_total": counts.total,
-        "n_tokens": spec.n_tokens,
-        "n_tokens_unique": min(spec.n_tokens, available),
-        "n_epochs": spec.n_tokens / available,
+        "n_tokens": n_tokens,
+        "n_tokens_unique": min(n_tokens, available),
+        "n_epochs": n_tokens / available,
         **{
-            f"train_flops_{convention}": train_flops(spec.model, spec.n_tokens, convention)
+            f"train_flops_{convention}": train_flops(spec.model, n_tokens, convention)
             for convention in FLOPS_CONVENTIONS
         },
-        "train_flops_standalone": train_flops(spec.model, spec.n_tokens, "matmul_full"),
-        "train_flops_charged": train_flops(spec.model, spec.n_tokens, "matmul_full"),
+        "train_flops_standalone": train_flops(spec.model, n_tokens, "matmul_full"),
+        "train_flops_charged": train_flops(spec.model, n_tokens, "matmul_full"),
         "parent_run_id": None,
         "parent_step": None,
-        "stopped_step": None,
         "record_version": records.RECORD_VERSION,
     }
 
@@ -335,13 +389,12 @@ def _describe_evaluation(evaluation: Evaluation | None, corpus: TokenizedCorpus)
     if evaluation is None:
         names = ("loss_nats", "loss_se_iid", "loss_se_document", "bits_per_byte")
         return {**dict.fromkeys(names), "loss_nats_raw": None, "n_validation_tokens": None}
-    bits = evaluation.loss_nats * evaluation.n_tokens / math.log(2)
     return {
         "loss_nats": evaluation.loss_nats,
         "loss_nats_raw": None,
         "loss_se_iid": evaluation.loss_se_iid,
         "loss_se_document": evaluation.loss_se_document,
-        "bits_per_byte": bits / corpus.n_validation_bytes,
+        "bits_per_byte": bits_per_byte(evaluation, corpus.n_validation_bytes),
         "n_validation_tokens": evaluation.n_tokens,
     }
 
