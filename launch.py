@@ -31,6 +31,7 @@ commands:
   reproduce [PAPER]    published numbers against ours (--data DIR for the published points)
   figures SWEEP        draw a sweep's figures and report again from its records
   report SWEEP         the same; prints where the page is
+  evaluate SWEEP|RUN   score trained weights on other corpora, by token position
   sample RUN           text, or the next-token table, from a trained run
   data list|prepare|inspect [NAME]
                        the corpora
@@ -310,6 +311,7 @@ COMMANDS = {
     "gain": partial(_answered, "surveys", "gain", "GainFlags"),
     "conventions": partial(_answered, "surveys", "conventions", "TableFlags"),
     "final": partial(_answered, "surveys", "final", "FinalFlags"),
+    "evaluate": partial(_answered, "evaluating", "evaluate", "EvaluateFlags"),
     "reproduce": partial(_answered, "analyse", "reproduce", "ReproduceFlags"),
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from analysis.table.points import (
     points_from_columns,
     select,
 )
+from train.records import EVALUATION_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,18 +62,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Sweep:
-    """A compacted sweep: one row a run, one row a logged curve point, the frozen plan.
+    """A compacted sweep: a row a run, a row a logged curve point, a row an evaluation, the plan.
 
-    `run_id` of the curves is categorical: a name is kept once and not with every point.
+    `run_id` of the curves is categorical: a name is kept once and not with every point. Sweeps of
+    earlier versions have no evaluations.
     """
 
     runs: "pd.DataFrame"
     curves: "pd.DataFrame"
+    evaluations: "pd.DataFrame"
     meta: dict[str, Any]
 
 
 def load_sweep(sweep_dir: Path | str) -> Sweep:
-    """Read runs.parquet, curves.parquet and, where there is one, plan.json of a sweep.
+    """Read runs.parquet, curves.parquet and, where they are, evaluations.parquet and plan.json.
 
     Raises: ValueError: a table is not there (the sweep has not been run or compacted).
     """
@@ -83,9 +86,15 @@ def load_sweep(sweep_dir: Path | str) -> Sweep:
     for path in (runs, curves):
         if not path.is_file():
             raise ValueError(f"{path} does not exist; run the sweep first")
-    plan = folder / "plan.json"
+    plan, evaluated = folder / "plan.json", folder / "evaluations.parquet"
     meta = json.loads(plan.read_text()) if plan.is_file() else {}
-    return Sweep(pd.read_parquet(runs), _read_curves(curves), meta)
+    columns = list(EVALUATION_COLUMNS)
+    evaluations = (
+        pd.read_parquet(evaluated, columns=columns)
+        if evaluated.is_file()
+        else pd.DataFrame(columns=columns)
+    )
+    return Sweep(pd.read_parquet(runs), _read_curves(curves), evaluations, meta)
 
 
 def points_from_runs(

@@ -1,4 +1,4 @@
-"""Turn the records of a plan's runs into one table of runs and one of curves (Parquet)."""
+"""Turn the records of a plan's runs into tables of runs, curves and evaluations (Parquet)."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ from experiments.plan import Plan
 from experiments.workspace import SweepFolder
 from train.records import (
     CURVE_COLUMNS,
+    EVALUATION_COLUMNS,
     RUN_COLUMNS,
     committed_attempt,
+    read_evaluations,
     read_points,
     read_run,
 )
@@ -16,17 +18,17 @@ _PART_COLUMNS = ("role", "isoflop_budget", "trunk_run_id")
 
 
 def compact(plan: Plan, store: Path, folder: SweepFolder) -> int:
-    """Write runs.parquet and curves.parquet from the committed runs of a plan, in plan order.
+    """Write runs, curves and evaluations.parquet from a plan's committed runs, in plan order.
 
     Columns are those of train.records, with the run's `role`, `isoflop_budget` (FLOPs, NaN if none)
     and `trunk_run_id` (of the trunk that it branches off, even if it was trained alone) in this
-    plan.
+    plan. Losses by position are list columns.
 
     Returns: the number of committed runs.
     """
     import pandas as pd
 
-    rows, points = [], []
+    rows, points, evaluations = [], [], []
     for cell in plan.cells:
         row = read_run(store, cell.spec.run_id)
         if row is None:
@@ -38,12 +40,16 @@ def compact(plan: Plan, store: Path, folder: SweepFolder) -> int:
             "trunk_run_id": None if trunk is None else trunk.run_id,
         }
         rows.append({**row, **part})
-        points += read_points(committed_attempt(store, row))
+        attempt = committed_attempt(store, row)
+        points += read_points(attempt)
+        evaluations += read_evaluations(attempt)
     runs = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *_PART_COLUMNS])
     runs["isoflop_budget"] = runs["isoflop_budget"].astype("float64")
     runs["loss_nats"] = runs["loss_nats"].astype("float64")
     _replace(runs, folder.runs_table)
     _replace(pd.DataFrame(points, columns=list(CURVE_COLUMNS)), folder.curves_table)
+    columns = list(EVALUATION_COLUMNS)
+    _replace(pd.DataFrame(evaluations, columns=columns), folder.evaluations_table)
     return len(rows)
 
 

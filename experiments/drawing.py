@@ -28,6 +28,7 @@ def figure_inputs(
         envelope=curve_envelope(sweep.curves),
         held_out=_held_out(plan, folder),
         ngram_entropies=ngram_entropies(corpus),
+        evaluations=sweep.evaluations,
         unit="nats/byte" if corpus.tokenizer == "bytes" else "nats/token",
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from experiments.branches import make_jobs, waves
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
-from train.config import RunSpec, SpecError, canonical_json, from_json, to_json
+from train.config import RunSpec, SpecError, canonical_json, from_json, to_json, without_added
 from train.jobs import Job
 
 Role = Literal["grid", "seed", "held_out", "trunk"]
@@ -63,9 +63,14 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """16 hex digits over experiment and cells; name and options are labels."""
-        identity = {"experiment": self.experiment, "cells": [_cell_json(c) for c in self.cells]}
-        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
+        """16 hex digits over experiment and cells; name and options are labels.
+
+        Spec fields that came later are left out at the value that means what was done before, so
+        that a plan keeps its hash when there are new ones.
+        """
+        cells = [_cell_json(c) for c in self.cells]
+        lasting = [{**c, "spec": without_added(c["spec"])} for c in cells]
+        return _hash(self.experiment, lasting)
 
     def of_role(self, *roles: Role) -> tuple[Cell, ...]:
         """Cells with one of these roles, in order."""
@@ -106,9 +111,15 @@ def plan_from_json(values: dict[str, Any]) -> Plan:
         raise SpecError(
             f"the plan lacks or garbles {error}; plan again under another --name"
         ) from error
-    if plan.hash != written:
+    as_written = [{k: v for k, v in c.items() if k != "run_id"} for c in values["cells"]]
+    if written not in (plan.hash, _hash(plan.experiment, as_written)):
         raise SpecError(f"plan {plan.name} has hash {plan.hash} but says {written}; it was edited")
     return plan
+
+
+def _hash(experiment: str, cells: list[dict[str, Any]]) -> str:
+    identity = {"experiment": experiment, "cells": cells}
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:

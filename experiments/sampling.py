@@ -1,6 +1,7 @@
 """Ask a finished run for text."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,8 @@ class TrainedRun:
     parametrization: str = "standard"
 
 
-def load_run(workspace: Workspace, name: str) -> TrainedRun:
-    """A run by run_id, its beginning, or "largest" (most training FLOPs).
+def find_run(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The record of a run by run_id, its beginning, or "largest" (most training FLOPs).
 
     Raises: SpecError: no finished run of that name, or several.
     """
@@ -41,7 +42,12 @@ def load_run(workspace: Workspace, name: str) -> TrainedRun:
     if len(found) != 1:
         some = ", ".join(row["run_id"] for row in (found or rows)[:5])
         raise SpecError(f"run {name!r} names {len(found)} finished runs; try one of: {some}")
-    path = committed_attempt(workspace.runs, found[0]).weights
+    return found[0]
+
+
+def load_run(workspace: Workspace, name: str) -> TrainedRun:
+    """The weights of a run named as in `find_run`, ready to be asked."""
+    path = committed_attempt(workspace.runs, find_run(workspace, name)).weights
     spec = read_spec(path)
     return TrainedRun(
         spec.model,

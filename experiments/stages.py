@@ -101,7 +101,7 @@ def freeze_plan(plan: Plan, folder: SweepFolder) -> None:
     """
     if write_json_once(folder.plan, plan.to_json()):
         return
-    frozen = read_json(folder.plan).get("hash")
+    frozen = frozen_plan(folder).hash
     if frozen != plan.hash:
         raise SpecError(
             f"{folder.plan} holds plan {frozen}, not {plan.hash} (text, code or options "

@@ -63,6 +63,10 @@ class SweepFolder:
         return self.path / "curves.parquet"
 
     @property
+    def evaluations_table(self) -> Path:
+        return self.path / "evaluations.parquet"
+
+    @property
     def fits(self) -> Path:
         return self.path / "fits.json"
 

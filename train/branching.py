@@ -85,9 +85,9 @@ def remove_points(store: Path, run_id: str) -> None:
     shutil.rmtree(_points(store, run_id), ignore_errors=True)
 
 
-def describe_parent(spec: RunSpec, parent: Parent | None) -> dict[str, Any]:
-    """The columns of a record that say where a run began and what was left to pay."""
-    n_steps = spec.n_steps - (0 if parent is None else parent.step)
+def describe_parent(spec: RunSpec, parent: Parent | None, n_steps: int) -> dict[str, Any]:
+    """The columns of a record that say where a run of `n_steps` began and what was left to pay."""
+    n_steps -= 0 if parent is None else parent.step
     return {
         "parent_run_id": None if parent is None else parent.run_id,
         "parent_step": None if parent is None else parent.step,

@@ -31,6 +31,7 @@ ADDED: dict[str, Any] = {
     "optimizer.momentum": 0.9,
     "ema_decay": None,
     "z_loss": 0.0,
+    "early_stopping": None,
 }
 """Fields that came after the first stored id, by dotted path, each with the value that means what
 was done before there was such a field. Holding it, a field is left out of the identity. It must be
@@ -160,12 +161,35 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class EarlyStopping:
+    """Keep the weights of lowest validation loss, and end the run when none lower come.
+
+    The loss is looked at every `every_steps` steps and at the last one; the run ends once
+    `patience` looks in a row brought no new lowest. `n_tokens` limits the looks (not the final
+    loss) to the first tokens of the validation split; None takes all of it.
+
+    Source: Kaplan et al. 2020, arXiv:2001.08361, section 4.2 (early-stopped test loss).
+    """
+
+    every_steps: int
+    patience: int
+    n_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "patience"):
+            value = getattr(self, name)
+            _require(value > 0, f"early_stopping.{name}={value} must be positive")
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One training run, completely. `batch_size` is in sequences of model.seq_len tokens.
 
     `ema_decay`: if given, the weights that are evaluated and saved are the exponential moving
     average of the trained ones with this decay a step (train.step). `z_loss`: coefficient of the
     mean square of log Z, added to the loss that is trained on (train.loss), not to the final one.
+    `early_stopping`: if given, the run may end before its budget, and its result are its best
+    weights (train.stopping).
     """
 
     model: ModelConfig
@@ -180,6 +204,7 @@ class RunSpec:
     parametrization: Literal["standard", "mup"] = "standard"
     ema_decay: float | None = None
     z_loss: float = 0.0
+    early_stopping: EarlyStopping | None = None
 
     def __post_init__(self) -> None:
         _require(self.batch_size > 0, f"batch_size={self.batch_size} must be positive")
@@ -197,6 +222,12 @@ class RunSpec:
             self.parametrization == "standard" or kind == "adamw",
             f"parametrization={self.parametrization} with optimizer.kind={kind}: its multipliers "
             "are those of Adam; use adamw, or standard",
+        )
+        looked_at = self.early_stopping.n_tokens if self.early_stopping else None
+        _require(
+            looked_at is None or looked_at > self.model.seq_len,
+            f"early_stopping.n_tokens={looked_at} is less than one window of "
+            f"model.seq_len={self.model.seq_len} + 1; use more, or none for the whole split",
         )
         used = self.schedule.warmup_steps + (self.schedule.decay_steps or 0)
         _require(
@@ -254,12 +285,17 @@ class RunSpec:
         values["budget"] = {"steps": self.n_steps}
         for name in _UNREAD[self.optimizer.kind]:
             del values["optimizer"][name]
-        for path, old in ADDED.items():
-            *groups, name = path.split(".")
-            group = functools.reduce(operator.getitem, groups, values)
-            if name in group and group[name] == old:
-                del group[name]
-        return {"schema_version": SCHEMA_VERSION, **values}
+        return {"schema_version": SCHEMA_VERSION, **without_added(values)}
+
+
+def without_added(values: dict[str, Any]) -> dict[str, Any]:
+    """A spec's JSON values less the fields of ADDED at their old value; changes the argument."""
+    for path, old in ADDED.items():
+        *groups, name = path.split(".")
+        group = functools.reduce(operator.getitem, groups, values)
+        if name in group and group[name] == old:
+            del group[name]
+    return values
 
 
 def canonical_json(value: Any) -> str:
@@ -309,7 +345,8 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _decode(hint: Any, value: Any, path: str) -> Any:
-    for option in _options(hint):
+    # Plain types first: null of an optional group is None, not a group without fields.
+    for option in sorted(_options(hint), key=dataclasses.is_dataclass):
         if dataclasses.is_dataclass(option):
             return from_json(typing.cast(type, option), value, path)
         if typing.get_origin(option) is Literal and value in typing.get_args(option):

@@ -1,6 +1,7 @@
 """The learning curve of a run, thinned to points evenly spaced in log steps."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _GROWTH = 1.03
@@ -61,3 +62,18 @@ def extend(curve: Curve, losses: list[float], n_steps: int) -> tuple[Curve, list
             points.append(Point(step, math.fsum(curve.pending) / len(curve.pending)))
             curve = replace(curve, pending=())
     return curve, points
+
+
+def mean_of_tail(points: Sequence[tuple[int, float]], n_steps: int) -> float:
+    """Mean training loss over the last twentieth of `n_steps`, as far as points resolve it.
+
+    Args: points: (step, mean loss since the point before), in order, up to n_steps.
+    """
+    starts = [0, *(step for step, _ in points)]
+    tail = [
+        (step - start, loss)
+        for start, (step, loss) in zip(starts, points, strict=False)
+        if step > n_steps * (1 - _TAIL)
+    ]
+    n_tail = sum(weight for weight, _ in tail)
+    return sum(weight * loss for weight, loss in tail) / n_tail if n_tail else math.nan

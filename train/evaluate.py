@@ -1,7 +1,9 @@
-"""Loss over a whole validation split, with both of its standard errors."""
+"""Loss over a whole validation split, with both of its standard errors, and by token position."""
 
 import functools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,9 +12,27 @@ from model.config import ModelConfig
 from model.functional import Params
 from model.kernels import Kernels
 from train.data.batches import gather, n_windows, target_positions
+from train.data.corpora import TokenizedCorpus
 from train.loss import token_losses
 
+WHOLE_SPLIT = "validation"
 _TOKENS_PER_BATCH = 4096
+MAX_POSITIONS = 128
+"""Up to this many positions of a window each has a loss of its own; longer windows have bins."""
+
+
+@dataclass(frozen=True)
+class ByPosition:
+    """Loss by place in the window: position t is the t-th target and has t tokens of context.
+
+    Bin k holds positions edges[k] to edges[k + 1] - 1. Means and standard errors are as in
+    `Evaluation`; windows start anywhere in documents, so the context of a position may begin in
+    the document before.
+    """
+
+    edges: tuple[int, ...]
+    loss_nats: tuple[float, ...]
+    se_document: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +48,7 @@ class Evaluation:
     loss_se_iid: float
     loss_se_document: float | None
     n_tokens: int
+    by_position: ByPosition | None = None
 
 
 def evaluate(
@@ -59,9 +80,61 @@ def evaluate(
         _token_losses(cfg, kernels, parametrization, params, gather(tokens, ids, cfg.seq_len))
         for ids in batches
     ]
-    losses = np.concatenate([np.asarray(x, np.float64) for x in pending])[:n].reshape(-1)
-    positions = target_positions(np.arange(n), cfg.seq_len).reshape(-1)
-    return summarize(losses, np.searchsorted(documents, positions, side="right"))
+    losses_WT = np.concatenate([np.asarray(x, np.float64) for x in pending])[:n]
+    places_WT = target_positions(np.arange(n), cfg.seq_len)
+    documents_WT = np.searchsorted(documents, places_WT, side="right")
+    whole = summarize(losses_WT.reshape(-1), documents_WT.reshape(-1))
+    return replace(whole, by_position=by_position(losses_WT, documents_WT))
+
+
+def by_position(losses_WT: np.ndarray, documents_WT: np.ndarray) -> ByPosition:
+    """Means and errors down the columns of windows, or over bins of columns."""
+    edges = position_edges(losses_WT.shape[1])
+    found = [
+        summarize(
+            losses_WT[:, a - 1 : b - 1].reshape(-1), documents_WT[:, a - 1 : b - 1].reshape(-1)
+        )
+        for a, b in zip(edges, edges[1:], strict=False)
+    ]
+    return ByPosition(
+        edges, tuple(f.loss_nats for f in found), tuple(f.loss_se_document for f in found)
+    )
+
+
+def position_edges(seq_len: int) -> tuple[int, ...]:
+    """First position of each bin, and seq_len + 1: single positions, or evenly spaced in log."""
+    if seq_len <= MAX_POSITIONS:
+        return tuple(range(1, seq_len + 2))
+    spaced = np.geomspace(1, seq_len + 1, MAX_POSITIONS + 1)
+    return tuple(sorted({round(edge) for edge in spaced.tolist()}))
+
+
+def evaluation_row(
+    evaluation: Evaluation, corpus: TokenizedCorpus, split: str = WHOLE_SPLIT, **about: Any
+) -> dict[str, Any]:
+    """A row of train.records.EVALUATION_COLUMNS; `about` is run_id, attempt, step, is_result."""
+    positions = evaluation.by_position
+    assert positions is not None
+    n_bytes = corpus.n_validation_bytes if split == WHOLE_SPLIT else None
+    return {
+        **about,
+        "corpus": corpus.name,
+        "corpus_hash": corpus.content_hash,
+        "split": split,
+        "loss_nats": evaluation.loss_nats,
+        "loss_se_iid": evaluation.loss_se_iid,
+        "loss_se_document": evaluation.loss_se_document,
+        "bits_per_byte": None if n_bytes is None else bits_per_byte(evaluation, n_bytes),
+        "n_tokens": evaluation.n_tokens,
+        "position_edges": list(positions.edges),
+        "position_loss_nats": list(positions.loss_nats),
+        "position_se_document": list(positions.se_document),
+    }
+
+
+def bits_per_byte(evaluation: Evaluation, n_bytes: int) -> float:
+    """Bits that the scored tokens take, per byte of the split's text."""
+    return evaluation.loss_nats * evaluation.n_tokens / math.log(2) / n_bytes
 
 
 def summarize(losses: np.ndarray, document_ids: np.ndarray) -> Evaluation:

@@ -61,10 +61,13 @@ def job_from_json(values: dict[str, Any]) -> Job:
 def shared_steps(trunk: RunSpec, branch: RunSpec) -> int:
     """First steps in which two runs do the same: all of them up to a difference in learning rate.
 
-    0 unless the specs are equal in everything but budget and schedule. Batches, averaging rates and
+    0 unless the specs are equal in everything but budget and schedule, and for runs that may stop
+    early, whose looks are not shared. Batches, averaging rates and
     all other inputs of a step depend on the step alone and not on how long the run will be.
     """
     # The models first: in a plan most pairs differ there, and an identity costs more to form.
+    if trunk.early_stopping is not None:
+        return 0
     if trunk.model != branch.model or _besides_schedule(trunk) != _besides_schedule(branch):
         return 0
     steps = np.arange(min(trunk.n_steps, branch.n_steps))

@@ -3,32 +3,29 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops, train_flops_per_token
+from model.accounting import train_flops_per_token
+from model.config import ModelConfig
 from model.functional import Params
 from model.kernels import Kernels, kernels_for
-from train import branching, checkpoint, noise, records
-from train.config import RunSpec, SpecError, canonical_json
-from train.curve import extend
-from train.data.batches import gather, n_windows, window_ids
+from train import branching, checkpoint, noise, records, stopping
+from train.config import RunSpec, canonical_json
+from train.curve import extend, mean_of_tail
 from train.data.corpora import TokenizedCorpus
-from train.evaluate import Evaluation, evaluate
-from train.noise import NoiseScale, NoiseSums, noise_scale
-from train.optimizer import hyperparameters
+from train.evaluate import Evaluation, evaluate, evaluation_row
+from train.inputs import STEPS_PER_DISPATCH, next_inputs, training_windows
+from train.optimizer import Hyperparameters, hyperparameters
+from train.row import describe_evaluation, describe_noise, describe_spec
 from train.runtime import describe
-from train.schedule import averaging_rates, learning_rates
 from train.start import Logged, begin, notes
-from train.step import microbatches, train_steps
-
-STEPS_PER_DISPATCH = 16
-"""Optimizer steps in one call of the compiled step: dispatch costs little, progress stays fresh."""
+from train.step import StepMetrics, TrainState, microbatches, train_steps
 
 
 class Interrupted(Exception):
@@ -45,15 +42,40 @@ class Progress:
     loss_nats: float
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The training windows that a spec may see."""
+class Dispatch(NamedTuple):
+    """The arguments of train.step.train_steps for the next steps of one run."""
 
-    total: int
-    unique: int
+    cfg: ModelConfig
+    kernels: Kernels
+    parametrization: str
+    n_microbatches: int
+    state: TrainState
+    windows_KBT1: np.ndarray
+    lr_K: np.ndarray
+    n_valid: np.int32
+    hyper: Hyperparameters
+    ema_rate_K: np.ndarray | None
+    z_loss: np.float32 | None
+
+
+Run = Generator[Dispatch, tuple[TrainState, StepMetrics], dict[str, Any]]
+"""A run under way: it gives what is to be computed, is sent the result, and returns its record."""
 
 
 def train(
+    spec: RunSpec, corpus: TokenizedCorpus, store: Path, *, device: Any, **options: Any
+) -> dict[str, Any]:
+    """Train a spec and commit its record, alone on a device. Options are those of `run`."""
+    under_way = run(spec, corpus, store, device=device, **options)
+    try:
+        dispatch = next(under_way)
+        while True:
+            dispatch = under_way.send(train_steps(*dispatch))
+    except StopIteration as finished:
+        return finished.value
+
+
+def run(
     spec: RunSpec,
     corpus: TokenizedCorpus,
     store: Path,
@@ -64,10 +86,11 @@ def train(
     checkpoint_every_s: float = 60.0,
     branch_steps: Sequence[int] = (),
     trunk: RunSpec | None = None,
-) -> dict[str, Any]:
-    """Train a spec and commit its record; an interrupted run continues from its last checkpoint.
+) -> Run:
+    """Everything of a run but its compiled steps, which whoever drives it computes.
 
-    A loss that is not finite ends the run with status "diverged": a record, not an error.
+    An interrupted run continues from its last checkpoint. A loss that is not finite ends it with
+    status "diverged": a record, not an error.
 
     Args:
         device: a jax.Device.
@@ -76,26 +99,27 @@ def train(
     Raises: SpecError: the corpus is not the one the spec names, or is too small for it.
         Interrupted: should_stop() was true; a checkpoint was left.
     """
-    windows = _training_windows(spec, corpus)
+    windows = training_windows(spec, corpus)
     kernels = kernels_for(device.platform)
     runtime = describe(device, kernels.name)
-    started = time.monotonic()
+    started = saved_at = time.monotonic()
     attempt = records.begin_attempt(store, spec.run_id)
-    step, state, logged, history, in_flight, origin = begin(spec, trunk, store, attempt, runtime)
+    step, state, logged, best, history, in_flight, origin = begin(
+        spec, trunk, store, attempt, runtime
+    )
     state = jax.device_put(state, device)
-    seconds_compile, diverged_step = 0.0, None
     hyper = hyperparameters(spec.optimizer)
     n_microbatches = microbatches(spec.model.seq_len, spec.batch_size, device.platform)
-    saved_at = time.monotonic()
+    seconds_compile, diverged_step, stopped_step = 0.0, None, None
 
-    while diverged_step is None and (step < spec.n_steps or in_flight is not None):
+    while stopped_step is None and (step < spec.n_steps or in_flight is not None):
         dispatched = None
         if step < spec.n_steps:
-            n_valid = _n_steps_until_cut(spec.n_steps, branch_steps, step)
-            batches, rates = _inputs(spec, corpus, windows, step)
-            state, metrics = train_steps(
+            n_valid = _n_steps_until_cut(spec, branch_steps, step)
+            batches, rates, ema_rates, z_loss = next_inputs(spec, corpus, windows, step)
+            state, metrics = yield Dispatch(
                 spec.model, kernels, spec.parametrization, n_microbatches,
-                state, batches, rates, np.int32(n_valid), hyper, *_extras(spec, step),
+                state, batches, rates, np.int32(n_valid), hyper, ema_rates, z_loss,
             )  # fmt: skip
             dispatched = (metrics, rates, n_valid)
             step += n_valid
@@ -105,48 +129,70 @@ def train(
         in_flight = dispatched
         if diverged_step is not None:
             break
-        is_due = time.monotonic() - saved_at > checkpoint_every_s
-        is_cut = step < spec.n_steps and (is_due or should_stop())
+        is_late = time.monotonic() - saved_at > checkpoint_every_s
+        is_cut = step < spec.n_steps and (is_late or should_stop())
         is_branching = in_flight is not None and step in branch_steps
-        if is_cut or is_branching:
-            logged, diverged_step = _log(spec, attempt, logged, history, in_flight, on_progress)
-            in_flight = None
-            kept = (state, step, history, notes(logged, origin, runtime))
-            if diverged_step is None and is_branching:
-                branching.save_point(store, spec.run_id, *kept)
-            if diverged_step is None and is_cut:
-                checkpoint.save(attempt.checkpoint_dir, *kept)
-                saved_at = time.monotonic()
-            if is_cut and should_stop():
+        is_looking = in_flight is not None and stopping.is_due(spec, step)
+        if not (is_cut or is_branching or is_looking):
+            continue
+        if is_looking:
+            looks, best = stopping.look(
+                spec, corpus, attempt, kernels, state.result, step, logged.looks, best
+            )
+            logged = dataclasses.replace(logged, looks=looks)
+            if stopping.is_over(spec, looks) and step < spec.n_steps:
+                stopped_step = step
+        logged, diverged_step = _log(
+            spec, attempt, logged, history, in_flight, on_progress, stopped_step
+        )
+        seconds_compile = seconds_compile or time.monotonic() - started
+        in_flight = None
+        if diverged_step is not None:
+            break
+        kept = (state, step, history, notes(logged, origin, runtime))
+        if is_branching:
+            branching.save_point(store, spec.run_id, *kept)
+        if is_cut and stopped_step is None:
+            stopping.save_best(attempt, logged.looks, best)
+            checkpoint.save(attempt.checkpoint_dir, *kept)
+            stopping.remove_others(attempt, logged.looks)
+            saved_at = time.monotonic()
+            if should_stop():
                 raise Interrupted(spec.run_id)
 
-    evaluation = raw = None
+    result, evaluation, raw = state.result, None, None
     if diverged_step is None:
-        evaluation = _evaluate(spec, state.result, corpus, kernels)
-        raw = None if state.ema is None else _evaluate(spec, state.params, corpus, kernels)
+        result = result if best is None else jax.device_put(best, device)
+        evaluation = _evaluate(spec, result, corpus, kernels)
+        if state.ema is not None and best is None:
+            raw = _evaluate(spec, state.params, corpus, kernels)
         if not math.isfinite(evaluation.loss_nats):
-            evaluation, raw, diverged_step = None, None, spec.n_steps
+            evaluation, raw, diverged_step = None, None, step
     # One entry only: safetensors writes several in an arbitrary order, and equal runs would differ.
     metadata = {"spec": canonical_json(spec.identity())}
-    checkpoint.save_weights(attempt.weights, state.result, metadata)
-    outcome = {
+    checkpoint.save_weights(attempt.weights, result, metadata)
+    if evaluation is not None:
+        of_step = step if best is None else logged.looks.best_step
+        about = {"run_id": spec.run_id, "attempt": attempt.number, "step": of_step}
+        row = evaluation_row(evaluation, corpus, is_result=True, **about)
+        records.add_evaluations(attempt, [row])
+    n_steps = stopped_step or spec.n_steps
+    row = {
+        **describe_spec(spec, windows, n_steps),
+        **branching.describe_parent(spec, origin.parent, n_steps),
+        **describe_evaluation(evaluation, corpus),
+        "loss_nats_raw": raw and raw.loss_nats,
+        **describe_noise(logged.noise, spec, n_microbatches),
+        **dataclasses.asdict(runtime),
         "attempt": attempt.number,
         "status": "finished" if diverged_step is None else "diverged",
         "diverged_step": diverged_step,
-        "train_loss_nats_final": logged.curve.tail_mean,
+        "stopped_step": stopped_step,
+        "train_loss_nats_final": _final_train_loss(attempt, logged, stopped_step),
         "seconds": time.monotonic() - started,
         "seconds_compile": seconds_compile,
         "resumed_from_step": origin.resumed_from,
         "is_exact": origin.is_exact,
-    }
-    row = {
-        **_describe_spec(spec, windows),
-        **branching.describe_parent(spec, origin.parent),
-        **_describe_evaluation(evaluation, corpus),
-        "loss_nats_raw": raw and raw.loss_nats,
-        **_describe_noise(logged.noise, spec, n_microbatches),
-        **dataclasses.asdict(runtime),
-        **outcome,
     }
     records.commit(store, attempt, row)
     records.clean_up(store, spec.run_id)
@@ -155,56 +201,10 @@ def train(
     return committed
 
 
-def _training_windows(spec: RunSpec, corpus: TokenizedCorpus) -> Windows:
-    data = spec.data
-    prepared = {"corpus_hash": corpus.content_hash, "tokenizer_hash": corpus.tokenizer_hash}
-    for name, found in prepared.items():
-        if getattr(data, name) != found:
-            raise SpecError(
-                f"data.{name}={getattr(data, name)} but the prepared {corpus.name} has {found}; "
-                "prepare the text that the plan was made for, or plan again"
-            )
-    if spec.model.vocab_size != corpus.vocab_size:
-        raise SpecError(
-            f"model.vocab_size={spec.model.vocab_size} but {corpus.tokenizer} has "
-            f"{corpus.vocab_size} tokens; use {corpus.vocab_size}"
-        )
-    total = n_windows(len(corpus.train_tokens), spec.model.seq_len)
-    wanted = data.n_tokens_unique
-    unique = total if wanted is None else wanted // spec.model.seq_len
-    if not 0 < unique <= total:
-        raise SpecError(
-            f"data.n_tokens_unique={wanted} is {unique} windows of {spec.model.seq_len} tokens; "
-            f"{corpus.name} has {total}; use {spec.model.seq_len} to {total * spec.model.seq_len}"
-        )
-    return Windows(total, unique)
-
-
-def _n_steps_until_cut(n_steps: int, branch_steps: Sequence[int], step: int) -> int:
-    """Steps of the next dispatch, which ends where a branch point or the run does."""
-    return min(STEPS_PER_DISPATCH, *(s - step for s in (*branch_steps, n_steps) if s > step))
-
-
-def _inputs(spec: RunSpec, corpus: TokenizedCorpus, windows: Windows, step: int):
-    steps = np.arange(step, step + STEPS_PER_DISPATCH)
-    ids = window_ids(
-        steps,
-        batch_size=spec.batch_size,
-        n_windows=windows.total,
-        n_windows_unique=windows.unique,
-        seed=spec.seed_data,
-    )
-    batches = gather(corpus.train_tokens, ids, spec.model.seq_len)
-    return batches, learning_rates(spec, steps)
-
-
-def _extras(spec: RunSpec, step: int) -> tuple[np.ndarray | None, np.float32 | None]:
-    """Averaging rates and z-loss of a dispatch; None for what the spec does without."""
-    steps = np.arange(step, step + STEPS_PER_DISPATCH)
-    return (
-        None if spec.ema_decay is None else averaging_rates(spec.ema_decay, steps),
-        np.float32(spec.z_loss) if spec.z_loss else None,
-    )
+def _n_steps_until_cut(spec: RunSpec, branch_steps: Sequence[int], step: int) -> int:
+    """Steps of the next dispatch, which ends where a look, a branch point or the run does."""
+    cuts = (s - step for s in branch_steps if s > step)
+    return min(STEPS_PER_DISPATCH, stopping.steps_until_due(spec, step), *cuts)
 
 
 def _log(
@@ -214,10 +214,12 @@ def _log(
     history: np.ndarray,
     in_flight,
     on_progress,
+    ends_at: int | None = None,
 ):
     """Wait for a dispatch, log the points it completed; returns what is known, a diverged step.
 
-    The metrics of its steps are entered in `history`.
+    The metrics of its steps are entered in `history`. The last point is that of step `ends_at`, by
+    default of the budget.
     """
     metrics, rates, n_valid = in_flight
     losses = np.asarray(metrics.loss_nats)[:n_valid].astype(float)
@@ -227,7 +229,7 @@ def _log(
     diverged_step = first + int(np.argmax(is_bad)) + 1 if is_bad.any() else None
     n_good = int(np.argmax(is_bad)) if is_bad.any() else n_valid
     history[:, first : first + n_good] = [np.asarray(column)[:n_good] for column in metrics]
-    curve, points = extend(logged.curve, losses[:n_good].tolist(), spec.n_steps)
+    curve, points = extend(logged.curve, losses[:n_good].tolist(), ends_at or spec.n_steps)
     small = np.asarray(metrics.microbatch_square)[:n_good].tolist()
     big = [norm * norm for norm in norms[:n_good].tolist()]
     sums = noise.extend(logged.noise, first, small, big, spec.n_steps)
@@ -248,7 +250,7 @@ def _log(
     records.append_points(attempt, rows)
     if points:
         on_progress(Progress(spec.run_id, curve.step, spec.n_steps, points[-1].loss_nats))
-    return Logged(curve, sums), diverged_step
+    return dataclasses.replace(logged, curve=curve, noise=sums), diverged_step
 
 
 def _evaluate(
@@ -258,66 +260,8 @@ def _evaluate(
     return evaluate(spec.model, params, tokens, documents, kernels, spec.parametrization)
 
 
-def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
-    counts = count_params(spec.model)
-    sizes = ("n_layers", "d_model", "n_heads", "d_head", "d_ff", "vocab_size", "seq_len")
-    available = windows.unique * spec.model.seq_len
-    return {
-        "run_id": spec.run_id,
-        **{name: getattr(spec.model, name) for name in sizes},
-        "corpus": spec.data.corpus,
-        "corpus_hash": spec.data.corpus_hash,
-        "tokenizer": spec.data.tokenizer,
-        "batch_size": spec.batch_size,
-        "batch_tokens": spec.batch_tokens,
-        "n_steps": spec.n_steps,
-        "optimizer": spec.optimizer.kind,
-        "lr": spec.optimizer.lr,
-        "weight_decay": spec.optimizer.weight_decay,
-        "beta2": spec.optimizer.beta2,
-        "schedule": spec.schedule.kind,
-        "warmup_steps": spec.schedule.warmup_steps,
-        "ema_decay": spec.ema_decay,
-        "z_loss": spec.z_loss,
-        "idea": None,
-        "seed_init": spec.seed_init,
-        "seed_data": spec.seed_data,
-        "dtype": spec.dtype,
-        "parametrization": spec.parametrization,
-        "n_params_embedding": counts.embedding,
-        "n_params_non_embedding": counts.non_embedding,
-        "n_params_norm": counts.norm,
-        "n_params_head": counts.head,
-        "n_params_total": counts.total,
-        "n_tokens": spec.n_tokens,
-        "n_tokens_unique": min(spec.n_tokens, available),
-        "n_epochs": spec.n_tokens / available,
-        **{
-            f"train_flops_{convention}": train_flops(spec.model, spec.n_tokens, convention)
-            for convention in FLOPS_CONVENTIONS
-        },
-        "train_flops_standalone": train_flops(spec.model, spec.n_tokens, "matmul_full"),
-        "stopped_step": None,
-        "record_version": records.RECORD_VERSION,
-    }
-
-
-def _describe_evaluation(evaluation: Evaluation | None, corpus: TokenizedCorpus) -> dict[str, Any]:
-    if evaluation is None:
-        names = ("loss_nats", "loss_se_iid", "loss_se_document", "bits_per_byte")
-        return {**dict.fromkeys(names), "n_validation_tokens": None}
-    bits = evaluation.loss_nats * evaluation.n_tokens / math.log(2)
-    return {
-        "loss_nats": evaluation.loss_nats,
-        "loss_se_iid": evaluation.loss_se_iid,
-        "loss_se_document": evaluation.loss_se_document,
-        "bits_per_byte": bits / corpus.n_validation_bytes,
-        "n_validation_tokens": evaluation.n_tokens,
-    }
-
-
-def _describe_noise(sums: NoiseSums, spec: RunSpec, n_microbatches: int) -> dict[str, Any]:
-    found = NoiseScale(None, None)
-    if n_microbatches > 1:
-        found = noise_scale(sums, spec.batch_tokens // n_microbatches, spec.batch_tokens)
-    return {"noise_scale_tokens": found.tokens, "noise_scale_se": found.se}
+def _final_train_loss(attempt: records.Attempt, logged: Logged, stopped_step: int | None) -> float:
+    if stopped_step is None:
+        return logged.curve.tail_mean
+    points = [(p["step"], p["loss_nats"]) for p in records.read_points(attempt)]
+    return mean_of_tail(points, stopped_step)  # the curve has summed up another tail

@@ -3,6 +3,7 @@
     runs/<run_id>/run.json                    the committed record (a hard link into its attempt)
     runs/<run_id>/attempt-<k>/run.json        one row: the run
     runs/<run_id>/attempt-<k>/curve.jsonl     one row a logged point
+    runs/<run_id>/attempt-<k>/evaluations.jsonl   one row an evaluation; more may come later
     runs/<run_id>/attempt-<k>/weights.safetensors
     runs/<run_id>/attempt-<k>/checkpoint/     only while the attempt is under way
     runs/<run_id>/branch/                     states for other runs, while a plan needs them
@@ -11,11 +12,13 @@ An attempt may be cut off anywhere; it counts once its record is linked, which t
 exactly one attempt do. Nothing here imports jax.
 """
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,7 @@ RUN_COLUMNS = {
     "seq_len": "tokens",
     "batch_size": "sequences",
     "batch_tokens": "target tokens a step",
-    "n_steps": "optimizer steps",
+    "n_steps": "optimizer steps taken, up to where early stopping ended the run",
     "optimizer": "kind",
     "lr": "peak learning rate",
     "weight_decay": "",
@@ -71,12 +74,13 @@ RUN_COLUMNS = {
     "parent_run_id": "trunk whose state the run began from; null if it began at step 0",
     "parent_step": "step of that state",
     "stopped_step": "step at which early stopping ended the run; null if it ran to its end",
-    "loss_nats": "final loss on the whole validation split, nats/token; null if diverged",
+    "loss_nats": "final loss on the whole validation split, nats/token; null if diverged; with "
+    "early stopping that of the best weights, a minimum over evaluations and so a little low",
     "loss_nats_raw": "the same of the trained weights, where loss_nats is of their average",
     "loss_se_iid": "its standard error, tokens independent",
     "loss_se_document": "its standard error, documents independent",
     "bits_per_byte": "the same loss per byte of text",
-    "train_loss_nats_final": "mean training loss of the last twentieth of the steps",
+    "train_loss_nats_final": "mean training loss of the last twentieth of the steps taken",
     "n_validation_tokens": "",
     "noise_scale_tokens": "B_simple (train.noise) of the last half of the run, tokens; null if "
     "unknown, as where a batch is one microbatch",
@@ -112,6 +116,25 @@ CURVE_COLUMNS = {
     "lr": "learning rate of the last step",
     "grad_norm": "gradient norm of the last step, before clipping",
 }
+
+EVALUATION_COLUMNS = {
+    "run_id": "",
+    "attempt": "",
+    "step": "steps that the evaluated weights were trained for",
+    "is_result": "whether these are the weights that the run left",
+    "corpus": "whose text was scored, the run's own or another",
+    "corpus_hash": "of its documents' text and keys",
+    "split": "validation, or validation[:n] for its first n tokens",
+    "loss_nats": "mean over target tokens, nats/token; null if not finite",
+    "loss_se_iid": "its standard error, tokens independent",
+    "loss_se_document": "its standard error, documents independent",
+    "bits_per_byte": "the same loss per byte of text; null for a part of a split",
+    "n_tokens": "target tokens scored",
+    "position_edges": "first position in the window of each bin, and one past the last; from 1",
+    "position_loss_nats": "mean loss of each bin, nats/token",
+    "position_se_document": "its standard error, documents independent",
+}
+"""Columns of an evaluation; a repeated one has the same step, is_result, corpus_hash and split."""
 
 
 class RecordError(ValueError):
@@ -167,19 +190,33 @@ def read_points(attempt: Attempt) -> list[dict[str, Any]]:
     Raises: RecordError: a line that is not the last cannot be read.
     """
     path = attempt.directory / "curve.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")
-    points = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            points.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise RecordError(
-                f"{path} line {number} is damaged ({error.msg}); remove {path.parent.parent} and "
-                "run again"
-            ) from error
-    return points
+    return _read_lines(path, remedy=f"remove {path.parent.parent} and run again")
+
+
+def add_evaluations(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> None:
+    """Add evaluations that are not there yet, all or none; any number of processes may do so.
+
+    Raises: RecordError: columns that are not EVALUATION_COLUMNS, or a damaged file.
+    """
+    with _sole_writer(attempt.directory):
+        there = {_evaluation_key(row): row for row in read_evaluations(attempt)}
+        n_before = len(there)
+        for row in rows:
+            if odd := sorted(set(row) ^ set(EVALUATION_COLUMNS)):
+                raise RecordError(f"an evaluation must have EVALUATION_COLUMNS; differs in {odd}")
+            there.setdefault(_evaluation_key(row), row)
+        if len(there) > n_before:
+            text = "".join(_line(row) + "\n" for row in there.values())
+            write_atomically(attempt.directory / "evaluations.jsonl", text)
+
+
+def read_evaluations(attempt: Attempt) -> list[dict[str, Any]]:
+    """Evaluations of an attempt in the order they were made, none if it is of an earlier version.
+
+    Raises: RecordError: a line cannot be read.
+    """
+    path = attempt.directory / "evaluations.jsonl"
+    return _read_lines(path, remedy="remove the file and run: python launch.py evaluate")
 
 
 def commit(store: Path, attempt: Attempt, row: dict[str, Any]) -> bool:
@@ -285,6 +322,34 @@ def to_plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _evaluation_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("step", "is_result", "corpus_hash", "split"))
+
+
+def _read_lines(path: Path, *, remedy: str) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines, none if it is not there; a torn last line is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise RecordError(f"{path} line {number} is damaged ({error.msg}); {remedy}") from error
+    return rows
+
+
+@contextlib.contextmanager
+def _sole_writer(directory: Path) -> Iterator[None]:
+    """Hold a directory's lock; the kernel frees it however the process ends."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from model.functional import init_params
-from train import branching, checkpoint, records
+from model.functional import Params, init_params
+from train import branching, checkpoint, records, stopping
 from train.branching import Parent
-from train.checkpoint import CheckpointError, Saved
+from train.checkpoint import Saved
 from train.config import RunSpec
 from train.curve import Curve
 from train.noise import NoiseSums
 from train.optimizer import hyperparameters, init_moments
+from train.records import RecordError
 from train.runtime import Runtime
 from train.schedule import learning_rates
 from train.step import StepMetrics, TrainState
+from train.stopping import Looks
 
 _log = logging.getLogger(__name__)
 _EXACT = ("mode", "device", "jax_version")
@@ -31,6 +33,7 @@ class Logged:
 
     curve: Curve = Curve()
     noise: NoiseSums = NoiseSums()
+    looks: Looks = Looks()
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Origin:
 class Start(NamedTuple):
     """State after `step` steps; `in_flight` are steps among these that are not logged yet.
 
+    `best` are the weights of lowest validation loss so far, if the run is stopped early (on host).
     `history` holds the metrics of the logged steps and has room for the whole run's.
     """
 
     step: int
     state: TrainState
     logged: Logged
+    best: Params | None
     history: np.ndarray
     in_flight: tuple[StepMetrics, np.ndarray, int] | None
     origin: Origin
@@ -74,12 +79,12 @@ def begin(
     moments = init_moments(params, hyperparameters(spec.optimizer))
     ema = None if spec.ema_decay is None else jax.tree.map(np.zeros_like, params)
     fresh = TrainState(params, moments, ema)
-    if found := _newest_checkpoint(store, spec.run_id, fresh):
+    if found := _newest_checkpoint(store, spec, fresh):
         return _resume(spec, *found, attempt, runtime)
     mode = {key: getattr(runtime, key) for key in _EXACT}
     if trunk is not None and (point := branching.find_point(store, trunk, spec, fresh, mode)):
         return _branch(spec, *point)
-    return Start(0, fresh, Logged(), checkpoint.no_history(spec.n_steps), None, Origin())
+    return Start(0, fresh, Logged(), None, checkpoint.no_history(spec.n_steps), None, Origin())
 
 
 def notes(logged: Logged, origin: Origin, runtime: Runtime) -> dict[str, Any]:
@@ -92,16 +97,17 @@ def notes(logged: Logged, origin: Origin, runtime: Runtime) -> dict[str, Any]:
 
 
 def _newest_checkpoint(
-    store: Path, run_id: str, like: TrainState
-) -> tuple[records.Attempt, Saved] | None:
-    for attempt in reversed(records.attempts(store, run_id)):
+    store: Path, spec: RunSpec, like: TrainState
+) -> tuple[records.Attempt, Saved, Params | None] | None:
+    """The newest good checkpoint of a run, and the best weights that it speaks of."""
+    for attempt in reversed(records.attempts(store, spec.run_id)):
         try:
             saved = checkpoint.read(attempt.checkpoint_dir, like)
-        except CheckpointError as error:
+            if saved is not None:
+                looks = Looks(**saved.notes["looks"])
+                return attempt, saved, stopping.load_best(attempt, looks, spec.model)
+        except RecordError as error:
             _log.warning("%s; the run goes on from an older checkpoint, or anew", error)
-            continue
-        if saved is not None:
-            return attempt, saved
     return None
 
 
@@ -109,12 +115,18 @@ def _resume(
     spec: RunSpec,
     predecessor: records.Attempt,
     saved: Saved,
+    best: Params | None,
     attempt: records.Attempt,
     runtime: Runtime,
 ) -> Start:
     kept = saved.notes
     points = [p for p in records.read_points(predecessor) if p["step"] <= saved.step]
     records.append_points(attempt, [{**p, "attempt": attempt.number} for p in points])
+    rows = records.read_evaluations(predecessor)
+    rows = [r for r in rows if r["step"] <= saved.step and not r["is_result"]]
+    records.add_evaluations(attempt, [{**r, "attempt": attempt.number} for r in rows])
+    looks = Looks(**kept["looks"])
+    stopping.save_best(attempt, looks, best)
     # A second cut-off before the first checkpoint of this attempt must not lose the first one.
     checkpoint.save(attempt.checkpoint_dir, saved.state, saved.step, saved.history, kept)
     is_same = all(kept[key] == getattr(runtime, key) for key in _EXACT)
@@ -125,8 +137,8 @@ def _resume(
     history[:, : saved.step] = saved.history
     parent = kept["parent"] and Parent(**kept["parent"])
     origin = Origin(kept["is_exact"] and is_same, saved.step, parent)
-    logged = Logged(curve, NoiseSums(**sums))
-    return Start(saved.step, saved.state, logged, history, None, origin)
+    logged = Logged(curve, NoiseSums(**sums), looks)
+    return Start(saved.step, saved.state, logged, best, history, None, origin)
 
 
 def _branch(spec: RunSpec, parent: Parent, saved: Saved) -> Start:
@@ -134,4 +146,4 @@ def _branch(spec: RunSpec, parent: Parent, saved: Saved) -> Start:
     rates = learning_rates(spec, np.arange(saved.step))
     in_flight = (StepMetrics(*saved.history), rates, saved.step)
     history = checkpoint.no_history(spec.n_steps)
-    return Start(saved.step, saved.state, Logged(), history, in_flight, Origin(parent=parent))
+    return Start(saved.step, saved.state, Logged(), None, history, in_flight, Origin(parent=parent))

@@ -10,6 +10,7 @@ from analysis.figures.allocation import allocation
 from analysis.figures.inputs import FigureInputs
 from analysis.figures.isoflop import isoflop
 from analysis.figures.kaplan import kaplan_panels
+from analysis.figures.position import position
 from analysis.figures.prediction import prediction
 from analysis.figures.residuals import residuals
 from analysis.figures.style import save
@@ -65,6 +66,13 @@ DRAWINGS = (
         prediction,
         "The larger run. Left: what each convention predicted before it was trained, and what it "
         "measured. Right: where that lies beyond the fitted runs.",
+    ),
+    Drawing(
+        "position",
+        position,
+        "Loss by place in the window, which is the number of tokens of context: of each size the "
+        "run of lowest loss. Left: with the law E + A/t^alpha; bands are standard errors by "
+        "document, which all positions of a run share. Right: the same losses against size.",
     ),
 )
 

@@ -76,6 +76,7 @@ class FigureInputs:
         unit: of every loss.
         all_cells: the fits without leaving out flagged runs, for the report to show beside.
         headline: the convention of figures that show only one.
+        evaluations: one row an evaluation (train.records), None or empty if none were recorded.
 
     Raises: ValueError: no headline convention, or a table of points that is not the fitted one.
     """
@@ -93,6 +94,7 @@ class FigureInputs:
     unit: str = "nats/byte"
     all_cells: tuple[ConventionRow, ...] = ()
     headline: Convention = HEADLINE
+    evaluations: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         present = {(row.n_convention, row.c_convention): row for row in self.conventions}

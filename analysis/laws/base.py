@@ -35,6 +35,7 @@ COLUMN_OF = {  # a variable's letter -> the column of a table
     "acc": "accuracy",
     "area": "lr_area",
     "anneal": "annealing_area",
+    "position": "position",
     "corpus": "corpus",
 }
 EXPONENT_BOUNDS = (1e-3, 3.0)

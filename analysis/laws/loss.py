@@ -42,9 +42,10 @@ class PowerLaw(PowerSum):
 
 @dataclass(frozen=True)
 class PowerLawFloor(PowerSum):
-    """L = E + A / x^alpha, x one of N, D, C.
+    """L = E + A / x^alpha, x one of N, D, C (or `position`, the tokens of context).
 
-    Source: Henighan et al. 2020, arXiv:2010.14701, eq. 1.1.
+    Source: Henighan et al. 2020, arXiv:2010.14701, eq. 1.1; for the position in the context Kaplan
+    et al. 2020, arXiv:2001.08361, appendix D.5, fig. 20.
     """
 
     variable: str

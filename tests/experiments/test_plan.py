@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -204,3 +205,17 @@ def test_table_has_every_cost_of_every_run(plan):
         assert row["seconds"] == pytest.approx(
             row["train_flops_matmul_full"] / DEFAULT_FLOPS_PER_SECOND
         )
+
+
+def test_a_plan_keeps_its_hash_when_specs_have_new_fields(plan):
+    """One frozen before a field came, or by the hash over all fields, is read as the same plan."""
+    written = json.loads(json.dumps(plan.to_json()))
+    older = copy.deepcopy(written)
+    for cell in older["cells"]:
+        del cell["spec"]["z_loss"], cell["spec"]["model"]["bias"]
+    assert plan_from_json(older).hash == plan_from_json(written).hash == plan.hash
+    whole = [{k: v for k, v in c.items() if k != "run_id"} for c in written["cells"]]
+    identity = canonical_json({"experiment": plan.experiment, "cells": whole})
+    old_hash = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    assert old_hash != plan.hash
+    assert plan_from_json({**written, "hash": old_hash}).hash == plan.hash

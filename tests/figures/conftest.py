@@ -1,5 +1,7 @@
 """A sweep whose law is known, with every run and curve column that figures and report read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,6 +79,33 @@ def curve_rows(row: dict, generator: np.random.Generator) -> list[dict]:
          "lr": 0.01, "grad_norm": 1.0}
         for s, d, y in zip(steps, tokens, loss, strict=True)
     ]  # fmt: skip
+
+
+SEQ_LEN = 64
+
+
+def evaluation_row(run: dict) -> dict:
+    """The run's loss by position as a power law whose mean over the window is the run's loss."""
+    t = np.arange(1, SEQ_LEN + 1)
+    gain = 1.2 * t**-0.7
+    losses = run["loss_nats"] + gain - gain.mean()
+    return {
+        "run_id": run["run_id"], "attempt": 1, "step": run["n_steps"], "is_result": True,
+        "corpus": CORPUS, "corpus_hash": "c0ffee", "split": "validation",
+        **{k: run[k] for k in ("loss_nats", "loss_se_iid", "loss_se_document", "bits_per_byte")},
+        "n_tokens": run["n_validation_tokens"], "position_edges": [*t.tolist(), SEQ_LEN + 1],
+        "position_loss_nats": losses.tolist(), "position_se_document": [0.02] * SEQ_LEN,
+    }  # fmt: skip
+
+
+def planted_evaluations(runs):
+    """One a finished run, and what the figure must leave out: other text, weights on the way."""
+    rows = [evaluation_row(run) for run in runs.to_dict("records") if run["status"] == "finished"]
+    lower = {"loss_nats": 0.1, "position_loss_nats": [0.1] * SEQ_LEN}
+    elsewhere = {**rows[0], **lower, "corpus": "other", "corpus_hash": "bad"}
+    on_the_way = {**rows[0], **lower, "is_result": False, "step": 1}
+    part = {**rows[0], **lower, "split": "validation[:99]"}
+    return pd.DataFrame([*rows, elsewhere, on_the_way, part])
 
 
 def planted_tables():
@@ -163,7 +192,8 @@ def tables():
 @pytest.fixture(scope="session")
 def inputs(tables):
     """As a sweep draws them: pre-asymptotic cells are left out of the joint fits."""
-    return make_inputs(*tables, drop=("pre_asymptotic",))
+    made = make_inputs(*tables, drop=("pre_asymptotic",))
+    return replace(made, evaluations=planted_evaluations(tables[0]))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from analysis.figures.allocation import allocation
 from analysis.figures.inputs import run_groups
 from analysis.figures.isoflop import isoflop
 from analysis.figures.kaplan import kaplan_panels
+from analysis.figures.position import best_of_sizes, position, shown_positions
 from analysis.figures.prediction import prediction
 from analysis.figures.residuals import residuals
 from analysis.figures.style import power_of_ten, short, with_interval
@@ -87,6 +88,7 @@ def test_missing_pieces_give_a_note(drawing, sparse, texts):
             "surface": "no surface: the joint fit failed: too few points",
             "residuals": "the joint fit failed: too few points",
             "kaplan_panels": "no L(D): the joint fit failed: too few points",
+            "position": "no evaluation by token position",
             "prediction": "no prediction" if inputs.held_out else "no held-out run has been",
         }[drawing.name]
         assert note in written
@@ -212,3 +214,27 @@ def test_numbers_as_text():
     assert with_interval(0.5, (0.4, 0.6)) == "0.50 [0.40, 0.60]"
     assert with_interval(0.5, (math.nan, math.nan)) == "0.50 (no interval)"
     assert with_interval(math.nan, (0.0, 1.0)) == "none"
+
+
+def test_position_figure_shows_the_best_run_of_each_size_with_its_law(inputs, texts):
+    shown = best_of_sizes(inputs)
+    finished = inputs.runs[inputs.runs["status"] == "finished"]
+    best = finished.groupby("n_params_total")["loss_nats"].min()
+    assert list(shown) == best.index.tolist() == sorted(shown)
+    for size, found in shown.items():
+        assert found.loss_nats.mean() == pytest.approx(best[size])
+    written = texts(position(inputs))
+    for size in shown:
+        assert f"N = {short(size)}: " in written
+    assert written.count("t^{-0.70}") == len(shown), "the planted exponent"
+    assert "t = 1\n" in written and "t = 64" in written
+
+
+def test_single_positions_are_powers_of_two_and_the_last(inputs):
+    found = next(iter(best_of_sizes(inputs).values()))
+    assert shown_positions(found) == {str(t): t - 1 for t in (1, 2, 4, 8, 16, 32, 64)}
+    binned = replace(
+        found, first=np.array([1.0, 2, 3, 6]), last=np.array([1.0, 2, 5, 12]),
+        loss_nats=np.ones(4), se_document=np.ones(4),
+    )  # fmt: skip
+    assert shown_positions(binned) == {"1": 0, "2": 1, "3-5": 2, "6-12": 3}

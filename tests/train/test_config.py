@@ -11,6 +11,7 @@ from train.config import (
     ADDED,
     Budget,
     DataConfig,
+    EarlyStopping,
     OptimizerConfig,
     RunSpec,
     ScheduleConfig,
@@ -199,6 +200,7 @@ CHANGES = {
     "parametrization": "mup",
     "ema_decay": 0.99,
     "z_loss": 1e-4,
+    "early_stopping": EarlyStopping(every_steps=10, patience=2),
 }
 
 

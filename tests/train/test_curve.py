@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.curve import Curve, extend, is_logged
+from train.curve import Curve, extend, is_logged, mean_of_tail
 
 LOSSES = st.lists(st.floats(0, 10), min_size=1, max_size=300)
 
@@ -62,3 +62,12 @@ def test_tail_mean_covers_the_last_twentieth():
     assert curve.tail_mean == pytest.approx(sum(range(96, 101)) / 5)
     assert math.isnan(Curve().tail_mean)
     assert extend(Curve(), [2.5], 1)[0].tail_mean == 2.5
+
+
+def test_the_tail_of_points_is_weighed_by_their_steps():
+    """Points of single steps give the very tail; wider ones count for all steps they hold."""
+    losses = [5.0 - 0.01 * step for step in range(1, 401)]
+    singles = list(enumerate(losses, start=1))
+    assert mean_of_tail(singles, 400) == pytest.approx(extend(Curve(), losses, 400)[0].tail_mean)
+    assert mean_of_tail([(380, 9.0), (385, 3.0), (400, 1.0)], 400) == (5 * 3.0 + 15 * 1.0) / 20
+    assert math.isnan(mean_of_tail([], 10))

@@ -6,7 +6,15 @@ import pytest
 
 from model.functional import apply, init_params
 from model.kernels import CPU
-from train.evaluate import evaluate, summarize
+from train.evaluate import (
+    MAX_POSITIONS,
+    by_position,
+    evaluate,
+    evaluation_row,
+    position_edges,
+    summarize,
+)
+from train.records import EVALUATION_COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +112,52 @@ def test_errors_cover_the_truth_as_often_as_they_claim():
 def test_one_document_has_no_document_error():
     assert summarize(np.array([1.0, 2.0]), np.array([0, 0])).loss_se_document is None
     assert summarize(np.array([1.0]), np.array([0])).loss_se_iid == 0.0
+
+
+def test_loss_by_position_is_the_mean_down_each_column(tiny, params, corpus, direct):
+    losses, places = direct
+    found = evaluate(tiny, params, corpus.validation_tokens, corpus.validation_documents, CPU)
+    positions = found.by_position
+    assert positions.edges == tuple(range(1, tiny.seq_len + 2))
+    columns = losses.reshape(-1, tiny.seq_len)
+    np.testing.assert_allclose(positions.loss_nats, columns.mean(0), rtol=1e-6)
+    assert np.mean(positions.loss_nats) == pytest.approx(found.loss_nats)
+    ids = np.searchsorted(corpus.validation_documents, places, side="right").reshape(columns.shape)
+    for t, se in enumerate(positions.se_document):
+        assert se == pytest.approx(clustered_error(columns[:, t], ids[:, t]), rel=1e-4)
+
+
+def test_bins_of_a_long_window_hold_every_position_once():
+    rng = np.random.default_rng(3)
+    losses, ids = rng.gamma(2.0, size=(30, 1024)), np.repeat(np.arange(5), 6)[:, None]
+    found = by_position(losses, np.broadcast_to(ids, losses.shape))
+    edges = np.array(found.edges)
+    assert edges[0] == 1 and edges[-1] == 1025 and 60 < len(edges) - 1 <= 128
+    widths = np.diff(edges)
+    assert (widths > 0).all() and (widths[:10] == 1).all() and widths[-1] > 30
+    assert np.dot(widths, found.loss_nats) / 1024 == pytest.approx(losses.mean())
+    a, b = edges[-2:] - 1
+    assert found.loss_nats[-1] == pytest.approx(losses[:, a:b].mean())
+
+
+@pytest.mark.parametrize("seq_len", [1, 2, 127, 128, 129, 4096])
+def test_edges_grow_from_the_first_position_to_the_last(seq_len):
+    edges = position_edges(seq_len)
+    assert edges[0] == 1 and edges[-1] == seq_len + 1
+    assert all(a < b for a, b in zip(edges, edges[1:], strict=False))
+    assert len(edges) - 1 <= MAX_POSITIONS
+    assert (len(edges) - 1 == seq_len) == (seq_len <= MAX_POSITIONS)
+
+
+def test_a_row_has_the_columns_of_the_record(corpus):
+    losses = np.random.default_rng(4).gamma(2.0, size=(50, 12))
+    ids = np.broadcast_to(np.arange(50)[:, None], losses.shape)
+    found = dataclasses.replace(
+        summarize(losses.reshape(-1), ids.reshape(-1)), by_position=by_position(losses, ids)
+    )
+    about = {"run_id": "a", "attempt": 1, "step": 3, "is_result": True}
+    row = evaluation_row(found, corpus, **about)
+    assert set(row) == set(EVALUATION_COLUMNS)
+    bits = losses.sum() / np.log(2)
+    assert row["bits_per_byte"] == pytest.approx(bits / corpus.n_validation_bytes)
+    assert evaluation_row(found, corpus, "validation[:601]", **about)["bits_per_byte"] is None

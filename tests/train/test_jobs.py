@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.config import Budget, OptimizerConfig, ScheduleConfig, SpecError
+from train.config import Budget, EarlyStopping, OptimizerConfig, ScheduleConfig, SpecError
 from train.jobs import Job, job_from_json, shared_steps
 from train.schedule import learning_rates
 
@@ -37,13 +37,16 @@ def test_anything_else_that_differs_leaves_nothing_to_share(make_spec, tiny):
         {"optimizer": OptimizerConfig(lr=0.02)},
         {"optimizer": OptimizerConfig(lr=0.01, kind="muon")},
         {"batch_size": 4}, {"seed_init": 1}, {"seed_data": 1}, {"parametrization": "mup"},
-        {"ema_decay": 0.9}, {"z_loss": 1e-4},
+        {"ema_decay": 0.9}, {"z_loss": 1e-4}, {"early_stopping": EarlyStopping(10, 3)},
     ]  # fmt: skip
     assert {name for change in changes for name in change} == {
         f.name for f in dataclasses.fields(branch)
     } - {"budget", "schedule", "dtype"}
     for change in changes:
         assert shared_steps(trunk, dataclasses.replace(branch, **change)) == 0, change
+    rule = EarlyStopping(10, 3)
+    both = (dataclasses.replace(spec, early_stopping=rule) for spec in (trunk, branch))
+    assert shared_steps(*both) == 0
     unread = dataclasses.replace(branch, optimizer=OptimizerConfig(lr=0.01, momentum=0.5))
     assert unread.run_id == branch.run_id and shared_steps(trunk, unread) == 41
 

@@ -9,7 +9,7 @@ import same_run
 from same_run import Killed, kill_at, result_of, stop_after
 
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
-from train import loop, records
+from train import inputs, loop, records
 from train.checkpoint import read_spec
 from train.config import Budget, OptimizerConfig, ScheduleConfig, SpecError
 from train.loop import Interrupted
@@ -69,7 +69,7 @@ def test_curve_is_that_of_the_run(undisturbed, make_spec):
 def test_a_finished_run_leaves_one_record_and_no_checkpoint(undisturbed):
     row, store = undisturbed
     files = {p.relative_to(store / row["run_id"]).as_posix() for p in store.rglob("*.*")}
-    inside = ("run.json", "curve.jsonl", "weights.safetensors")
+    inside = ("run.json", "curve.jsonl", "evaluations.jsonl", "weights.safetensors")
     assert files == {"run.json", *(f"attempt-1/{name}" for name in inside)}
     assert not list(store.rglob("checkpoint"))
 
@@ -236,7 +236,7 @@ def test_unique_budget_limits_the_tokens_seen(make_spec, run, monkeypatch, tiny)
     spec = make_spec(N_STEPS)
     data = dataclasses.replace(spec.data, n_tokens_unique=40 * tiny.seq_len + 3)
     seen = []
-    window_ids = loop.window_ids
+    window_ids = inputs.window_ids
     monkeypatch.setattr(
         loop, "window_ids", lambda *a, **k: seen.append(window_ids(*a, **k)) or seen[-1]
     )

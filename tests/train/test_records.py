@@ -1,5 +1,6 @@
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train import records
-from train.records import RUN_COLUMNS, RecordError
+from train.records import EVALUATION_COLUMNS, RUN_COLUMNS, RecordError
 
 RUN = "0123456789abcdef"
 
@@ -197,3 +198,51 @@ def test_a_line_of_a_curve_is_strict_json(attempt):
     records.append_points(attempt, [{"step": np.int64(1), "loss_nats": np.float32(math.nan)}])
     (line,) = (attempt.directory / "curve.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail) == {"step": 1, "loss_nats": None}
+
+
+def evaluation(step=10, corpus_hash="c0", **values):
+    row = {**dict.fromkeys(EVALUATION_COLUMNS), "run_id": RUN, "attempt": 1, "is_result": True}
+    return {**row, "step": step, "corpus_hash": corpus_hash, "split": "validation", **values}
+
+
+def test_evaluations_come_back_and_are_not_repeated(attempt):
+    assert records.read_evaluations(attempt) == []
+    first = evaluation(loss_nats=1.5, position_edges=[1, 2, 3], position_loss_nats=[2.0, 1.0])
+    records.add_evaluations(attempt, [first])
+    again = [evaluation(loss_nats=9.9), evaluation(corpus_hash="c1"), evaluation(is_result=False)]
+    records.add_evaluations(attempt, again)
+    assert records.read_evaluations(attempt) == [first, *again[1:]]
+    assert {p.name for p in attempt.directory.iterdir()} == {"evaluations.jsonl"}
+
+
+def test_what_is_not_finite_is_null_in_an_evaluation(attempt):
+    values = {"loss_nats": math.nan, "position_loss_nats": [math.inf, 1.0]}
+    records.add_evaluations(attempt, [evaluation(**values)])
+    (row,) = records.read_evaluations(attempt)
+    assert row["loss_nats"] is None and row["position_loss_nats"] == [None, 1.0]
+
+
+def test_only_evaluations_of_the_known_columns_are_added_and_all_or_none(attempt):
+    with pytest.raises(RecordError, match=r"differs in \['loss_bits'\]"):
+        records.add_evaluations(attempt, [evaluation(), evaluation(corpus_hash="c1", loss_bits=1)])
+    assert records.read_evaluations(attempt) == []
+
+
+def test_a_torn_last_evaluation_is_mended_and_a_damaged_one_named(attempt):
+    path = attempt.directory / "evaluations.jsonl"
+    records.add_evaluations(attempt, [evaluation()])
+    path.write_text(path.read_text() + '{"run_id": "01')
+    records.add_evaluations(attempt, [evaluation(corpus_hash="c1")])
+    assert [r["corpus_hash"] for r in records.read_evaluations(attempt)] == ["c0", "c1"]
+    path.write_text("{\n" + path.read_text())
+    with pytest.raises(RecordError, match=r"evaluations\.jsonl line 1 is damaged"):
+        records.add_evaluations(attempt, [evaluation(corpus_hash="c2")])
+
+
+def test_evaluations_added_at_the_same_time_are_all_kept(attempt):
+    hashes = [f"c{i}" for i in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda h: records.add_evaluations(attempt, [evaluation(corpus_hash=h)]),
+                      hashes))  # fmt: skip
+    found = sorted(r["corpus_hash"] for r in records.read_evaluations(attempt))
+    assert found == sorted(hashes)
