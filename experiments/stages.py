@@ -12,7 +12,7 @@ from rich.console import Console
 
 from analysis.load import load_sweep
 from analysis.study import Study, predict_held_out, study
-from experiments import summary
+from experiments import ending, summary
 from experiments.compact import compact
 from experiments.executors.local import execute
 from experiments.plan import (
@@ -23,6 +23,7 @@ from experiments.plan import (
     plan_from_json,
     plan_table,
 )
+from experiments.printing import print_tables
 from experiments.workspace import (
     SweepFolder,
     Workspace,
@@ -68,13 +69,18 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
     folder = stage.workspace.sweep(plan.name)
     with sole_launcher(folder):
         freeze_plan(plan, folder)
+        wanted = ending.extended(experiment, plan, stage.workspace.runs)
         rows = all_rows(stage.workspace)
-        left = missing(plan, stage.workspace)
+        left = missing(wanted, stage.workspace)
         seconds = estimate_total_seconds(left, calibrate(rows), n_workers or n_cores())
         stage.say(summary.plan_line(plan, seconds))
-        grid = plan.of_role("grid", "seed")
+        grid = wanted.of_role("grid", "seed")
         specs = [cell.spec for cell in grid]
         execute(specs, corpus, stage.workspace, n_workers=n_workers, console=stage.console)
+        if hasattr(experiment, "conclude"):
+            train_extensions(experiment, plan, corpus, stage, n_workers)
+            conclude(plan.name, stage)
+            return
         compact(plan, stage.workspace.runs, folder)
         fitted = fit_sweep(plan, folder)
         stage.console.print(summary.fit_tables(fitted))
@@ -91,6 +97,45 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
         if folder.score.exists():
             stage.console.print(summary.score_table(read_json(folder.score)))
         stage.say(summary.where(folder))
+
+
+def train_extensions(
+    experiment: ModuleType,
+    plan: Plan,
+    corpus: TokenizedCorpus,
+    stage: Stage,
+    n_workers: int | None,
+) -> None:
+    """Train what the runs of a plan ask for, until they ask for no more."""
+    store = stage.workspace.runs
+    while left := missing(plan := ending.extended(experiment, plan, store), stage.workspace):
+        specs = [cell.spec for cell in left]
+        execute(specs, corpus, stage.workspace, n_workers=n_workers, console=stage.console)
+
+
+def conclude(sweep: str, stage: Stage) -> ending.Ending:
+    """Tables, figures, page and recipe of a sweep whose experiment has an ending of its own.
+
+    Raises: SpecError: unknown sweep, one that is a study, or one with no finished run.
+    """
+    folder = stage.workspace.sweep(sweep)
+    frozen = frozen_plan(folder)
+    experiment = ending.of_plan(frozen)
+    if experiment is None:
+        raise SpecError(f"sweep {sweep} is a study of {frozen.experiment}; fit it as one")
+    plan = ending.extended(experiment, frozen, stage.workspace.runs)
+    if compact(plan, stage.workspace.runs, folder) == 0:
+        raise SpecError(f"sweep {sweep} has no finished run yet; python launch.py run it first")
+    found = experiment.conclude(frozen, load_sweep(folder.path))
+    ending.write(found, frozen, folder, stage.workspace)
+    print_tables(found.tables, found.sentences, "text")
+    stage.say(f"figures: {folder.figures}\nreport:  {folder.report}\nfits:    {folder.fits}")
+    return found
+
+
+def has_ending(sweep: str, stage: Stage) -> bool:
+    """Whether a sweep's experiment concludes by itself instead of fitting a loss surface."""
+    return ending.of_plan(frozen_plan(stage.workspace.sweep(sweep))) is not None
 
 
 def freeze_plan(plan: Plan, folder: SweepFolder) -> None:
@@ -214,6 +259,9 @@ def refit(sweep: str, stage: Stage) -> Study:
 
 def redraw(sweep: str, stage: Stage) -> SweepFolder:
     """Fit, score and draw a sweep anew from its records."""
+    if has_ending(sweep, stage):
+        conclude(sweep, stage)
+        return stage.workspace.sweep(sweep)
     fitted = refit(sweep, stage)
     folder = stage.workspace.sweep(sweep)
     plan = frozen_plan(folder)
