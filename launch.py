@@ -1,5 +1,6 @@
 """The one entry point: parses, calls, prints. `python launch.py --help` says what there is."""
 
+import argparse
 import contextlib
 import dataclasses
 import io
@@ -20,6 +21,7 @@ commands:
   list                 experiments and sweeps
   plan EXPERIMENT      every run with its exact cost, before a step is taken
   run EXPERIMENT       train what is missing, fit, predict, score, draw (start again at any time)
+                       tune, critical_batch: their own tables; --recipe-from NAME: tuned rules
   status [SWEEP]       where each run stands
   fit SWEEP|CSV        fit laws to a sweep, or one law to any CSV with columns N, D, L
   check SWEEP|CSV      quality control: what is wrong with which runs, and why
@@ -50,7 +52,16 @@ class Common:
 
 
 @dataclass(frozen=True)
-class PlanFlags(Common):
+class StudyFlags(Common):
+    """What a plan starts from."""
+
+    recipe_from: str | None = None
+    """Name of a recipe in OUT/recipes, such as `run tune` writes: its fields become the defaults of
+    --recipe.*, and a plan outside of the range that it was tuned on is told so."""
+
+
+@dataclass(frozen=True)
+class PlanFlags(StudyFlags):
     """What `plan` writes."""
 
     workers: int | None = None
@@ -60,7 +71,7 @@ class PlanFlags(Common):
 
 
 @dataclass(frozen=True)
-class RunFlags(Common):
+class RunFlags(StudyFlags):
     """How `run` runs; none of this changes a result."""
 
     workers: int | None = None
@@ -121,12 +132,15 @@ def _experiment(name: str):
     return find(name)
 
 
-def _parse(flags, command: str, args: list[str], description: str | None = None):
+def _parse(flags, command: str, args: list[str], description: str | None = None, default=None):
     """tyro's parse, with its boxed complaint told in one line."""
+    given = {} if default is None else {"default": default}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(flags, prog=f"launch.py {command}", args=args, description=description)
+            return tyro.cli(
+                flags, prog=f"launch.py {command}", args=args, description=description, **given
+            )
     except SystemExit as stop:
         if stop.code:
             words = re.sub(r"[─-╿]", " ", complaint.getvalue()).split()
@@ -149,8 +163,34 @@ def _parse_experiment(flags, command: str, args: list[str]):
     experiment = _experiment(name)
     both = dataclasses.make_dataclass("Flags", [("study", experiment.Options), ("how", flags)])
     title = (experiment.__doc__ or name).splitlines()[0]
-    parsed = _parse(OmitArgPrefixes[both], f"{command} {name}", args[1:], title)
+    default = both(_options_from(experiment, args[1:]), flags())
+    parsed = _parse(OmitArgPrefixes[both], f"{command} {name}", args[1:], title, default)
     return experiment, parsed.study, parsed.how
+
+
+def _options_from(experiment, args: list[str]):
+    """An experiment's defaults, with the named recipe's where the arguments name one."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--recipe-from", "--recipe_from")
+    known.add_argument("--out", default="out")
+    found, _ = known.parse_known_args(args)
+    options = experiment.Options()
+    if found.recipe_from is None:
+        return options
+    from experiments import recipes
+    from experiments.workspace import Workspace
+
+    named = recipes.load(Workspace(Path(found.out)), found.recipe_from)
+    return dataclasses.replace(options, recipe=named.recipe)
+
+
+def _warn(found, flags, stage) -> None:
+    """How far a plan lies outside of the range of the recipe that it starts from."""
+    if flags.recipe_from is not None:
+        from experiments import recipes
+
+        for sentence in recipes.load(stage.workspace, flags.recipe_from).warnings(found):
+            stage.say(sentence)
 
 
 def list_(args: list[str]) -> None:
@@ -174,6 +214,9 @@ def plan(args: list[str]) -> None:
     stage = _stage(flags.out)
     found, rows, seconds, calibration = stages.planned(experiment, options, stage, flags.workers)
     stage.console.print(summary.plan_tables(found, rows, seconds, calibration))
+    for sentence in getattr(experiment, "notes", lambda options: ())(options):
+        stage.say(sentence)
+    _warn(found, flags, stage)
     if flags.json:
         write_json(flags.json, {**found.to_json(), "table": rows, "seconds_left": seconds})
         print(f"wrote {flags.json}")
@@ -187,7 +230,10 @@ def run(args: list[str]) -> None:
     configure(flags.out / "cache")
     from experiments import stages
 
-    stages.run(experiment, options, _stage(flags.out), n_workers=flags.workers)
+    stage = _stage(flags.out)
+    if flags.recipe_from is not None:
+        _warn(stages.make_plan(experiment, options, stage)[0], flags, stage)
+    stages.run(experiment, options, stage, n_workers=flags.workers)
 
 
 def status(args: list[str]) -> None:
@@ -216,6 +262,12 @@ def fit(args: list[str]) -> None:
     from train.records import to_plain
 
     stage = _stage(flags.out)
+    if stages.has_ending(flags.table, stage):
+        found = stages.conclude(flags.table, stage)
+        if flags.json:
+            write_json(flags.json, to_plain(found.values))
+            print(f"wrote {flags.json}")
+        return
     study = stages.refit(flags.table, stage)
     stage.console.print(summary.fit_tables(study))
     if flags.json:
@@ -255,7 +307,9 @@ def figures(args: list[str], command: str = "figures") -> None:
     from experiments import stages, summary
 
     stage = _stage(flags.out)
-    stage.say(summary.where(stages.redraw(flags.sweep, stage)))
+    folder = stages.redraw(flags.sweep, stage)
+    if not stages.has_ending(flags.sweep, stage):
+        stage.say(summary.where(folder))
 
 
 def report(args: list[str]) -> None:

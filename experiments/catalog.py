@@ -2,11 +2,17 @@
 
 from types import ModuleType
 
-from experiments import quickstart
+from experiments import critical_batch, ladder, quickstart, tune
 from train.config import SpecError
 
-EXPERIMENTS: dict[str, ModuleType] = {"quickstart": quickstart}
-"""Each module has Options (a frozen dataclass of flags) and plan(options, corpus) -> Plan."""
+EXPERIMENTS: dict[str, ModuleType] = {
+    "quickstart": quickstart,
+    "tune": tune,
+    "critical_batch": critical_batch,
+    "ladder": ladder,
+}
+"""Each module has Options (a frozen dataclass of flags) and plan(options, corpus) -> Plan;
+experiments.ending says what else it may have."""
 
 
 def find(name: str) -> ModuleType:

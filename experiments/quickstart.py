@@ -10,14 +10,14 @@ Result: from the same runs, a = 0.57 with total N (Chinchilla's side) and 0.74 w
     (Kaplan's), 90% intervals [0.47, 0.65] and [0.55, 0.84]; the held-out run is predicted.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
 from experiments.grid import Staircase, staircase_cells
+from experiments.options import changes, data_config, sweep_name
 from experiments.plan import Plan
 from experiments.recipe import Recipe, Size
-from train.config import DataConfig, canonical_json, to_json
+from train.config import to_json
 from train.data.corpora import TokenizedCorpus
 
 Scale = Literal["laptop", "smoke"]
@@ -73,37 +73,13 @@ def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
 
     Raises: SpecError: an option gives runs that cannot be (the message says which field).
     """
-    data = DataConfig(
-        corpus=corpus.name,
-        corpus_hash=corpus.content_hash,
-        tokenizer=corpus.tokenizer,
-        tokenizer_hash=corpus.tokenizer_hash,
-        split_rule=corpus.split_rule,
-    )
     cells = staircase_cells(
         STAIRCASES[options.scale],
         options.recipe,
-        data,
+        data_config(corpus),
         vocab_size=corpus.vocab_size,
         seed=options.seed,
     )
-    overrides = _differences(to_json(options), to_json(Options()))
-    return Plan(_name(overrides), "quickstart", to_json(options), overrides, cells)
-
-
-def _differences(values: dict, defaults: dict, path: str = "") -> dict[str, object]:
-    changed = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            changed |= _differences(value, defaults[key], f"{path}{key}.")
-        elif value != defaults[key]:
-            changed[path + key] = value
-    return changed
-
-
-def _name(overrides: dict[str, object]) -> str:
-    """quickstart, then a changed scale or corpus by name, then a hash of any further change."""
-    plain = [str(overrides[key]) for key in ("scale", "corpus") if key in overrides]
-    rest = {key: value for key, value in overrides.items() if key not in ("scale", "corpus")}
-    tail = [hashlib.sha256(canonical_json(rest).encode()).hexdigest()[:6]] if rest else []
-    return "-".join(["quickstart", *plain, *tail])
+    overrides = changes(options)
+    name = sweep_name("quickstart", overrides, ("scale", "corpus"))
+    return Plan(name, "quickstart", to_json(options), overrides, cells)

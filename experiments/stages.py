@@ -4,6 +4,7 @@ plan (frozen) -> train the grid -> tables -> fits -> prediction (written once) -
 run -> score -> figures and report. A second start finds what is done and does the rest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from analysis.load import load_sweep
 from analysis.study import Study, predict_held_out, study
-from experiments import summary
+from experiments import ending, summary
 from experiments.branches import remove_spent_points
 from experiments.compact import compact
 from experiments.executors.local import execute
@@ -24,6 +25,7 @@ from experiments.plan import (
     plan_from_json,
     plan_table,
 )
+from experiments.printing import print_tables
 from experiments.workspace import (
     SweepFolder,
     Workspace,
@@ -69,20 +71,23 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
     folder = stage.workspace.sweep(plan.name)
     with sole_launcher(folder):
         freeze_plan(plan, folder)
+        wanted = ending.extended(experiment, plan, stage.workspace.runs)
         rows = all_rows(stage.workspace)
-        left = missing(plan, stage.workspace)
-        seconds = estimate_total_seconds(plan, left, calibrate(rows), n_workers or n_cores())
+        left = missing(wanted, stage.workspace)
+        seconds = estimate_total_seconds(wanted, left, calibrate(rows), n_workers or n_cores())
         stage.say(summary.plan_line(plan, seconds))
-        grid = [plan.jobs[c.spec.run_id] for c in plan.of_role("trunk", "grid", "seed")]
-        execute(grid, corpus, stage.workspace, n_workers=n_workers, console=stage.console)
+        train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage, n_workers)
+        if hasattr(experiment, "conclude"):
+            train_extensions(experiment, plan, corpus, stage, n_workers)
+            conclude(plan.name, stage)
+            return
         compact(plan, stage.workspace.runs, folder)
         fitted = fit_sweep(plan, folder)
         stage.console.print(summary.fit_tables(fitted))
         for cell in plan.of_role("held_out"):
             freeze_prediction(plan, cell, fitted, stage.workspace)
             stage.console.print(summary.prediction_table(written_prediction(folder)))
-            held_out = [plan.jobs[cell.spec.run_id]]
-            if execute(held_out, corpus, stage.workspace, n_workers=1, console=stage.console):
+            if train(plan, [cell], corpus, stage, 1):
                 compact(plan, stage.workspace.runs, folder)
                 # The same numbers: only now the list of rows left out names the held-out run.
                 fitted = fit_sweep(plan, folder)
@@ -92,6 +97,56 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
         if folder.score.exists():
             stage.console.print(summary.score_table(read_json(folder.score)))
         stage.say(summary.where(folder))
+
+
+def train(
+    plan: Plan,
+    cells: Sequence[Cell],
+    corpus: TokenizedCorpus,
+    stage: Stage,
+    n_workers: int | None,
+) -> int:
+    """Train cells of a plan that have no record yet; returns how many there were."""
+    jobs = [plan.jobs[cell.spec.run_id] for cell in cells]
+    return execute(jobs, corpus, stage.workspace, n_workers=n_workers, console=stage.console)
+
+
+def train_extensions(
+    experiment: ModuleType,
+    plan: Plan,
+    corpus: TokenizedCorpus,
+    stage: Stage,
+    n_workers: int | None,
+) -> None:
+    """Train what the runs of a plan ask for, until they ask for no more."""
+    store = stage.workspace.runs
+    while left := missing(plan := ending.extended(experiment, plan, store), stage.workspace):
+        train(plan, left, corpus, stage, n_workers)
+
+
+def conclude(sweep: str, stage: Stage) -> ending.Ending:
+    """Tables, figures, page and recipe of a sweep whose experiment has an ending of its own.
+
+    Raises: SpecError: unknown sweep, one that is a study, or one with no finished run.
+    """
+    folder = stage.workspace.sweep(sweep)
+    frozen = frozen_plan(folder)
+    experiment = ending.of_plan(frozen)
+    if experiment is None:
+        raise SpecError(f"sweep {sweep} is a study of {frozen.experiment}; fit it as one")
+    plan = ending.extended(experiment, frozen, stage.workspace.runs)
+    if compact(plan, stage.workspace.runs, folder) == 0:
+        raise SpecError(f"sweep {sweep} has no finished run yet; python launch.py run it first")
+    found = experiment.conclude(frozen, load_sweep(folder.path))
+    ending.write(found, frozen, folder, stage.workspace)
+    print_tables(found.tables, found.sentences, "text")
+    stage.say(f"figures: {folder.figures}\nreport:  {folder.report}\nfits:    {folder.fits}")
+    return found
+
+
+def has_ending(sweep: str, stage: Stage) -> bool:
+    """Whether a sweep's experiment concludes by itself instead of fitting a loss surface."""
+    return ending.of_plan(frozen_plan(stage.workspace.sweep(sweep))) is not None
 
 
 def freeze_plan(plan: Plan, folder: SweepFolder) -> None:
@@ -215,6 +270,9 @@ def refit(sweep: str, stage: Stage) -> Study:
 
 def redraw(sweep: str, stage: Stage) -> SweepFolder:
     """Fit, score and draw a sweep anew from its records."""
+    if has_ending(sweep, stage):
+        conclude(sweep, stage)
+        return stage.workspace.sweep(sweep)
     fitted = refit(sweep, stage)
     folder = stage.workspace.sweep(sweep)
     plan = frozen_plan(folder)

@@ -22,6 +22,7 @@ from train.config import Budget, DataConfig, SpecError, canonical_json
 from train.jobs import Job
 
 DATA = DataConfig("x", "x", "x", "x", "x")
+GOLDEN_RUN = "201fb9bba1572448"
 
 
 def spec_of(size, *, steps=1000, seed=0, **rules):
@@ -55,11 +56,68 @@ def test_every_rule_of_a_recipe_reaches_the_run():
         "position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "tied_head": False,
         "queries_per_key": 2, "bias": True, "qk_norm": True, "logit_softcap": 30.0,
         "d_head": 4, "seq_len": 32, "batch_size": 4, "lr_max": 0.01, "lr_times_d_model": 0.1,
-        "weight_decay": 0.0, "beta2": 0.9, "warmup_fraction": 0.1,
+        "weight_decay": 0.0, "beta2": 0.9, "warmup_fraction": 0.1, "parametrization": "mup",
+        "optimizer": "sgd", "clip_norm": 0.5, "lr": 0.02, "lr_n_exponent": -0.3,
+        "lr_d_exponent": -0.1, "schedule": "cosine", "final_lr_fraction": 0.1, "z_loss": 1e-4,
+        "ema_half_life": 0.05,
     }  # fmt: skip
-    assert set(changes) == {f.name for f in dataclasses.fields(Recipe)}
+    # These act with another one, and say nothing alone.
+    with_others = {
+        "momentum": (0.8, {"optimizer": "muon"}),
+        "cooldown_fraction": (0.1, {"schedule": "wsd"}),
+        "at_n_params": (2e4, {"lr_n_exponent": -0.3}),
+        "at_n_tokens": (2e6, {"lr_d_exponent": -0.1}),
+        "batch_exponent": (1.0, {"at_n_tokens": 1e5}),
+        "lr_b_exponent": (0.5, {"batch_exponent": 1.0, "at_n_tokens": 1e5}),
+    }
+    assert {*changes, *with_others} == {f.name for f in dataclasses.fields(Recipe)}
     ids = {spec_of(Size(2, 16), **{name: value}).run_id for name, value in changes.items()}
     assert len(ids | {base.run_id}) == len(changes) + 1
+    for name, (value, others) in with_others.items():
+        budget = Budget(tokens=400_000)
+        pair = [
+            Recipe(**others, **more).spec(base.model, DATA, budget, seed=0)
+            for more in ({}, {name: value})
+        ]
+        assert pair[0].run_id != pair[1].run_id, name
+
+
+def test_defaults_give_the_runs_of_before(plan):
+    """The plan's hash covers every field of every run; this one is of before the later fields."""
+    assert spec_of(Size(2, 24)).run_id == GOLDEN_RUN
+
+
+def test_rates_under_mup_do_not_follow_the_width():
+    rates = {spec_of(Size(1, d), parametrization="mup").optimizer.lr for d in (16, 32, 256)}
+    assert rates == {0.48 / 32}
+    assert spec_of(Size(1, 32)).optimizer.lr == 0.48 / 32
+    assert {spec_of(Size(1, d), lr=0.003).optimizer.lr for d in (16, 256)} == {0.003}
+
+
+def test_schedule_and_average_are_shares_of_the_steps():
+    wsd = spec_of(Size(1, 8), schedule="wsd", cooldown_fraction=0.1, ema_half_life=0.02)
+    assert (wsd.schedule.kind, wsd.schedule.decay_steps) == ("wsd", 100)
+    assert wsd.ema_decay ** (0.02 * 1000) == pytest.approx(0.5)
+    longer = spec_of(Size(1, 8), steps=4000, schedule="wsd", ema_half_life=0.02)
+    assert longer.schedule.decay_steps == 800
+    assert longer.ema_decay**80 == pytest.approx(0.5)
+
+
+def test_rate_and_batch_follow_their_powers():
+    recipe = Recipe(
+        lr=0.01, lr_n_exponent=-0.5, lr_d_exponent=-0.25, lr_b_exponent=0.5, at_n_params=13_824,
+        at_n_tokens=1e6, batch_size=8, batch_exponent=0.5,
+    )  # fmt: skip
+    model = recipe.model(Size(2, 24), 256)  # 12 * 2 * 24^2 = 13,824
+    runs = {n: recipe.spec(model, DATA, Budget(tokens=round(n)), seed=0) for n in (1e6, 4e6, 16e6)}
+    assert [run.batch_size for run in runs.values()] == [8, 16, 32]
+    assert runs[1e6].optimizer.lr == pytest.approx(0.01, rel=1e-3)
+    # D x 4 takes 4^-0.25 off, the batch x 2 gives 2^0.5: nothing is left.
+    assert runs[16e6].optimizer.lr == pytest.approx(0.01, rel=1e-3)
+    wide = recipe.spec(recipe.model(Size(2, 48), 256), DATA, Budget(tokens=10**6), seed=0)
+    assert wide.optimizer.lr == pytest.approx(0.005, rel=1e-3)
+    steps = recipe.spec(model, DATA, Budget(steps=50), seed=0)
+    assert (steps.batch_size, steps.n_steps) == (8, 50)
 
 
 def test_a_width_of_no_whole_number_of_heads_is_refused():

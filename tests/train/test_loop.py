@@ -238,7 +238,7 @@ def test_unique_budget_limits_the_tokens_seen(make_spec, run, monkeypatch, tiny)
     seen = []
     window_ids = inputs.window_ids
     monkeypatch.setattr(
-        loop, "window_ids", lambda *a, **k: seen.append(window_ids(*a, **k)) or seen[-1]
+        inputs, "window_ids", lambda *a, **k: seen.append(window_ids(*a, **k)) or seen[-1]
     )
     row = run(dataclasses.replace(spec, data=data))
     ids = np.concatenate(seen)[:N_STEPS].reshape(-1)
