@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from model.accounting import train_flops_per_token
 from train.config import RunSpec
 from train.jobs import Job
-from train.loop import Progress as RunProgress
+from train.jobs import Progress as RunProgress
 
 PLAIN_EVERY_S = 15.0
 

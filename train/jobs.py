@@ -1,16 +1,30 @@
-"""What an executor is handed: a spec, where its states are to be kept, where it may begin.
+"""What an executor hands out and hears back: jobs, the queue that they wait in, progress.
 
 Nothing here belongs to a run's identity: a job trained from a trunk ends in the bits of its spec
 trained alone. No jax in this module.
 """
 
+import bisect
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from model.accounting import train_flops
 from train.config import RunSpec, SpecError, from_json, to_json
 from train.schedule import learning_rates
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: steps done, of how many, the last logged training loss (nats/token)."""
+
+    run_id: str
+    step: int
+    n_steps: int
+    loss_nats: float
 
 
 @dataclass(frozen=True)
@@ -77,3 +91,39 @@ def shared_steps(trunk: RunSpec, branch: RunSpec) -> int:
 
 def _besides_schedule(spec: RunSpec) -> dict[str, Any]:
     return {k: v for k, v in spec.identity().items() if k not in ("budget", "schedule")}
+
+
+class JobQueue:
+    """Jobs to hand out: whole shapes at first, so each compiles once; the largest work first."""
+
+    def __init__(self, jobs: Iterable[Job]):
+        self._lock = threading.Lock()
+        self._by_shape: dict[tuple[Any, ...], list[Job]] = {}
+        self._claimed: set[tuple[Any, ...]] = set()
+        for job in jobs:
+            self.put(job)
+
+    def put(self, job: Job) -> None:
+        """Add a job."""
+        with self._lock:
+            same = self._by_shape.setdefault(job.spec.compile_key, [])
+            bisect.insort(same, job, key=n_flops_own)
+
+    def take(self, shape: tuple[Any, ...] | None) -> Job | None:
+        """The largest job left of the worker's shape, else of the largest unclaimed, else any."""
+        with self._lock:
+            left = {s: jobs for s, jobs in self._by_shape.items() if jobs}
+            if not left:
+                return None
+            if shape not in left:
+                unclaimed = {s: jobs for s, jobs in left.items() if s not in self._claimed}
+                candidates = unclaimed or left
+                shape = max(candidates, key=lambda s: sum(map(n_flops_own, candidates[s])))
+                self._claimed.add(shape)
+            return left[shape].pop()
+
+
+def n_flops_own(job: Job) -> int:
+    """FLOPs (matmul_full) of the steps that a job has to take itself."""
+    n_tokens = job.n_steps_own * job.spec.batch_tokens
+    return train_flops(job.spec.model, n_tokens, "matmul_full")

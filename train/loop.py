@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from train.curve import extend, mean_of_tail
 from train.data.corpora import TokenizedCorpus
 from train.evaluate import Evaluation, evaluate, evaluation_row
 from train.inputs import STEPS_PER_DISPATCH, next_inputs, training_windows
+from train.jobs import Progress
 from train.optimizer import Hyperparameters, hyperparameters
 from train.row import describe_evaluation, describe_noise, describe_spec
 from train.runtime import describe
@@ -30,16 +30,6 @@ from train.step import StepMetrics, TrainState, microbatches, train_steps
 
 class Interrupted(Exception):
     """The run was asked to stop and left a checkpoint."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is: steps done, of how many, the last logged training loss (nats/token)."""
-
-    run_id: str
-    step: int
-    n_steps: int
-    loss_nats: float
 
 
 class Dispatch(NamedTuple):

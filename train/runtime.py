@@ -5,6 +5,8 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -45,6 +47,22 @@ def configure(cache_dir: Path) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def has_accelerator() -> bool:
+    """Whether jax would look for anything but a CPU, told without importing it."""
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return platforms != "cpu"
+    plugins = entry_points(group="jax_plugins")
+    return bool(plugins) or any(find_spec(name) for name in ("jax_plugins", "libtpu"))
+
+
+def confine_to_one_core() -> None:
+    """One CPU device and a pool of one thread, whatever was set before; before jax is imported."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    flags = [flag for flag in flags if "host_platform_device_count" not in flag]
+    os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_force_host_platform_device_count=1"])
+    os.environ["NPROC"] = "1"
 
 
 def describe(device, kernels_name: str) -> Runtime:

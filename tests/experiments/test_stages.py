@@ -19,8 +19,7 @@ from experiments.stages import Stage, freeze_plan, frozen_plan, states
 from experiments.workspace import read_json, sole_launcher, write_json, write_json_once
 from train import records
 from train.config import SpecError
-from train.jobs import Job
-from train.loop import Progress
+from train.jobs import Job, Progress
 from train.records import CURVE_COLUMNS, RUN_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -239,10 +238,10 @@ def test_a_prediction_is_written_once_and_says_if_it_was_blind(
     assert json.loads(text)["predictions"] == [{"loss_nats": None, "ok": False}]
 
 
-def test_more_workers_than_devices_are_refused(plan, workspace, corpus):
+def test_more_workers_than_cores_are_refused(plan, workspace, corpus):
     jobs = [Job(plan.cells[0].spec)]
     for n in (0, 99):
-        with pytest.raises(SpecError, match=rf"workers={n} but there are \d+ devices"):
+        with pytest.raises(SpecError, match=rf"workers={n} but there are \d+ cores"):
             execute(jobs, corpus, workspace, n_workers=n, console=Console(quiet=True))
 
 

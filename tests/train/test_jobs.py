@@ -1,13 +1,23 @@
 import dataclasses
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.config import Budget, EarlyStopping, OptimizerConfig, ScheduleConfig, SpecError
-from train.jobs import Job, job_from_json, shared_steps
+from model.config import ModelConfig
+from train.config import (
+    Budget,
+    DataConfig,
+    EarlyStopping,
+    OptimizerConfig,
+    RunSpec,
+    ScheduleConfig,
+    SpecError,
+)
+from train.jobs import Job, JobQueue, job_from_json, n_flops_own, shared_steps
 from train.schedule import learning_rates
 
 CONSTANT = ScheduleConfig("constant", warmup_steps=4)
@@ -86,3 +96,55 @@ def test_a_branch_has_only_the_steps_after_its_trunk_to_take(make_spec):
 def test_branch_steps_lie_within_the_run_in_order(steps, make_spec):
     with pytest.raises(SpecError, match=r"branch_steps=.* must rise within 1 to 100"):
         Job(make_spec(100), steps)
+
+
+MODELS = [
+    ModelConfig(n_layers=1, d_model=8 * k, n_heads=k, d_head=8, d_ff=32, vocab_size=17, seq_len=12)
+    for k in (1, 2, 3)
+]
+DATA = DataConfig("x", "x", "x", "x", "x")
+
+
+def queue_spec(model, steps, seed):
+    return RunSpec(
+        MODELS[model], DATA, OptimizerConfig(lr=0.1), Budget(steps=steps), seed_init=seed
+    )
+
+
+CHOICES = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(1, 50), st.integers(0, 9)), max_size=12, unique=True
+)
+
+
+@settings(max_examples=50)
+@given(CHOICES, st.integers(1, 4))
+def test_queue_hands_out_everything_once_and_keeps_shapes_together(choices, n_workers):
+    jobs = [Job(queue_spec(*choice)) for choice in choices]
+    queue = JobQueue(jobs)
+    shapes = [None] * n_workers
+    taken = []
+    busy = set(range(n_workers))
+    while busy:
+        for worker in sorted(busy):
+            job = queue.take(shapes[worker])
+            if job is None:
+                busy.remove(worker)
+                continue
+            left = [j for j in jobs if j not in taken and j.spec.compile_key == shapes[worker]]
+            if left:
+                assert job.spec.compile_key == shapes[worker]
+                assert n_flops_own(job) == max(map(n_flops_own, left))
+            shapes[worker] = job.spec.compile_key
+            taken.append(job)
+    assert Counter(j.spec.run_id for j in taken) == Counter(j.spec.run_id for j in jobs)
+
+
+@given(CHOICES)
+def test_one_worker_changes_shape_as_seldom_as_can_be(choices):
+    jobs = [Job(queue_spec(*choice)) for choice in choices]
+    queue, shape, order = JobQueue(jobs), None, []
+    while (job := queue.take(shape)) is not None:
+        shape = job.spec.compile_key
+        order.append(shape)
+    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    assert changes == max(0, len(set(order)) - 1)

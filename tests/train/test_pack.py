@@ -5,15 +5,12 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from model.config import ModelConfig
 from model.functional import flatten
 from train import checkpoint, pack, records
 from train.checkpoint import load_weights
-from train.config import Budget, DataConfig, OptimizerConfig, RunSpec, SpecError
-from train.jobs import Job
+from train.config import SpecError
+from train.jobs import Job, JobQueue
 from train.loop import train
 from train.pack import train_all
 
@@ -37,7 +34,7 @@ def run_all(specs, corpus, store, **options):
         "on_progress": lambda p: None,
         "on_record": rows.append,
     } | options
-    train_all(map(Job, specs), corpus, store, **options)
+    train_all(JobQueue(map(Job, specs)).take, corpus, store, **options)
     return rows
 
 
@@ -147,55 +144,3 @@ def test_progress_and_records_come_one_at_a_time(make_spec, corpus, tmp_path):
     specs = [make_spec(30, seed_init=seed) for seed in range(4)]
     run_all(specs, corpus, tmp_path, on_progress=watch, on_record=watch)
     assert set(most) == {1} and len(most) >= 8
-
-
-MODELS = [
-    ModelConfig(n_layers=1, d_model=8 * k, n_heads=k, d_head=8, d_ff=32, vocab_size=17, seq_len=12)
-    for k in (1, 2, 3)
-]
-DATA = DataConfig("x", "x", "x", "x", "x")
-
-
-def queue_spec(model, steps, seed):
-    return RunSpec(
-        MODELS[model], DATA, OptimizerConfig(lr=0.1), Budget(steps=steps), seed_init=seed
-    )
-
-
-SPECS = st.lists(
-    st.tuples(st.integers(0, 2), st.integers(1, 50), st.integers(0, 9)), max_size=12, unique=True
-)
-
-
-@settings(max_examples=50)
-@given(SPECS, st.integers(1, 4))
-def test_queue_hands_out_everything_once_and_keeps_shapes_together(choices, n_workers):
-    jobs = [Job(queue_spec(*choice)) for choice in choices]
-    queue = pack._Queue(jobs)
-    shapes = [None] * n_workers
-    taken = []
-    busy = set(range(n_workers))
-    while busy:
-        for worker in sorted(busy):
-            job = queue.take(shapes[worker])
-            if job is None:
-                busy.remove(worker)
-                continue
-            left = [j for j in jobs if j not in taken and j.spec.compile_key == shapes[worker]]
-            if left:
-                assert job.spec.compile_key == shapes[worker]
-                assert pack._work(job) == max(map(pack._work, left))
-            shapes[worker] = job.spec.compile_key
-            taken.append(job)
-    assert Counter(j.spec.run_id for j in taken) == Counter(j.spec.run_id for j in jobs)
-
-
-@given(SPECS)
-def test_one_worker_changes_shape_as_seldom_as_can_be(choices):
-    jobs = [Job(queue_spec(*choice)) for choice in choices]
-    queue, shape, order = pack._Queue(jobs), None, []
-    while (job := queue.take(shape)) is not None:
-        shape = job.spec.compile_key
-        order.append(shape)
-    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
-    assert changes == max(0, len(set(order)) - 1)
