@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.workspace import Workspace
+from model import custom
 from model.config import ModelConfig
 from model.functional import Params
 from model.sampling import generate, next_token_table
@@ -43,6 +44,7 @@ def load_run(workspace: Workspace, name: str) -> TrainedRun:
         raise SpecError(f"run {name!r} names {len(found)} finished runs; try one of: {some}")
     path = committed_attempt(workspace.runs, found[0]).weights
     spec = read_spec(path)
+    custom.look_in(workspace.ideas)
     return TrainedRun(
         spec.model,
         load_weights(path, spec.model),

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from model import custom
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops, train_flops_per_token
 from model.functional import init_params
 from model.kernels import kernels_for
@@ -77,11 +78,14 @@ def train(
 
     A loss that is not finite ends the run with status "diverged": a record, not an error.
 
+    Files of a user's ideas are looked for in `ideas` beside the store.
+
     Args: device: a jax.Device.
     Returns: the committed record (of whichever attempt was first).
     Raises: SpecError: the corpus is not the one the spec names, or is too small for it.
         Interrupted: should_stop() was true; a checkpoint was left.
     """
+    custom.look_in(store.parent / "ideas")
     windows = _training_windows(spec, corpus)
     kernels = kernels_for(device.platform)
     runtime = describe(device, kernels.name)
@@ -104,6 +108,7 @@ def train(
             state, metrics = train_steps(
                 spec.model, kernels, spec.parametrization, n_microbatches,
                 state, batches, rates, np.int32(n_valid), hyper, *_extras(spec, step),
+                loss=spec.loss,
             )  # fmt: skip
             dispatched = (metrics, rates, n_valid)
             step += n_valid
@@ -305,7 +310,7 @@ def _describe_spec(spec: RunSpec, windows: Windows) -> dict[str, Any]:
         "warmup_steps": spec.schedule.warmup_steps,
         "ema_decay": spec.ema_decay,
         "z_loss": spec.z_loss,
-        "idea": None,
+        "idea": spec.idea,
         "seed_init": spec.seed_init,
         "seed_data": spec.seed_data,
         "dtype": spec.dtype,
