@@ -28,6 +28,8 @@ commands:
   approaches SWEEP|CSV the three approaches to N*(C) side by side, each with its bias
   validate SWEEP|CSV   leave the largest runs out, predict them, rank the laws
   gain BASELINE NEW    compute-equivalent gain of a new recipe, with its interval
+  compare --model.block FILE.py:NAME
+                       train an idea of one's own against the baseline, in pairs: gain and interval
   final SWEEP          final loss of runs that still run, from their curves and schedules
   conventions SWEEP    the same runs under every count of N and C
   reproduce [PAPER]    published numbers against ours (--data DIR for the published points)
@@ -121,9 +123,12 @@ def _stage(out: Path):
 
     from experiments.stages import Stage
     from experiments.workspace import Workspace
+    from model import custom
 
+    workspace = Workspace(out)
+    custom.look_in(workspace.ideas)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    return Stage(Workspace(out), console)
+    return Stage(workspace, console)
 
 
 def _experiment(name: str):
@@ -298,6 +303,21 @@ def _show(shown, flags) -> None:
         print(f"wrote {flags.json}", file=sys.stdout if flags.format == "text" else sys.stderr)
 
 
+def compare(args: list[str]) -> None:
+    """An idea of one's own against the baseline."""
+    from experiments.compare import CompareFlags, run
+
+    flags = _parse(CompareFlags, "compare", args, "An idea of one's own against the baseline.")
+    from train.runtime import configure, confine_to_one_core, has_accelerator
+
+    configure(flags.out / "cache")
+    if not has_accelerator():
+        confine_to_one_core()  # its steps are timed here as they run in a worker
+    from experiments.printing import print_tables
+
+    print_tables(*run(flags, _stage(flags.out)), "text")
+
+
 def figures(args: list[str], command: str = "figures") -> None:
     """Draw a sweep's figures and report again."""
     flags = _parse(SweepFlags, command, args)
@@ -358,7 +378,7 @@ def data(args: list[str]) -> None:
 
 COMMANDS = {
     "list": list_, "plan": plan, "run": run, "status": status, "fit": fit,
-    "figures": figures, "report": report, "sample": sample, "data": data,
+    "figures": figures, "report": report, "sample": sample, "data": data, "compare": compare,
     "check": partial(_answered, "analyse", "check", "TableFlags"),
     "approaches": partial(_answered, "surveys", "approaches", "SurveyFlags"),
     "validate": partial(_answered, "surveys", "validate", "SurveyFlags"),

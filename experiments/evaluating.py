@@ -44,8 +44,10 @@ def evaluate(flags: EvaluateFlags) -> Shown:
     configure(flags.out / "cache")
     from experiments.compact import compact
     from experiments.workspace import Workspace
+    from model import custom
 
     workspace = Workspace(flags.out)
+    custom.look_in(workspace.ideas)
     runs, plan = chosen(workspace, flags.target)
     names = tuple(dict.fromkeys(flags.corpus or [row["corpus"] for row in runs]))
     found = scored(workspace, runs, names)

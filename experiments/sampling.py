@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.workspace import Workspace
+from model import custom
 from model.config import ModelConfig
 from model.functional import Params
 from model.sampling import generate, next_token_table
@@ -49,6 +50,7 @@ def load_run(workspace: Workspace, name: str) -> TrainedRun:
     """The weights of a run named as in `find_run`, ready to be asked."""
     path = committed_attempt(workspace.runs, find_run(workspace, name)).weights
     spec = read_spec(path)
+    custom.look_in(workspace.ideas)
     return TrainedRun(
         spec.model,
         load_weights(path, spec.model),

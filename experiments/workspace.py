@@ -28,6 +28,10 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def ideas(self) -> Path:
+        return self.root / "ideas"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

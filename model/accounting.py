@@ -1,5 +1,8 @@
 """Parameters by group, and FLOPs per token by named convention: functions of the config alone.
 
+A model with a part from a user's file has no formula: its counts come from its parameter tree and
+its jaxpr (model.counting, which imports jax only then).
+
 Counts are kept apart by group so that an analysis may choose its N and its C afterwards; much of
 the disagreement between published laws is a disagreement about which of these were counted.
 """
@@ -42,6 +45,10 @@ class ParamCounts:
 
 def count_params(cfg: ModelConfig) -> ParamCounts:
     """Number of parameters of the model in each group."""
+    if cfg.parts:
+        from model.counting import counted_params
+
+        return counted_params(cfg)
     n_mlp_matrices = 3 if cfg.activation == "swiglu" else 2
     d_qkv = cfg.d_attn + 2 * cfg.d_kv
     n_per_block = cfg.d_model * (d_qkv + cfg.d_attn + n_mlp_matrices * cfg.d_ff)
@@ -71,6 +78,9 @@ def forward_flops_per_token(cfg: ModelConfig, convention: FlopsConvention) -> in
     Ignores, in the matmul conventions: the embedding lookup (a gather), norms, biases, softmax,
     activations, rotary turns, the soft cap.
 
+    With a part of the user's, the matmul conventions count its jaxpr (model.counting); of products
+    outside `kernels.attention` nothing is known to be causal, so `matmul_causal` has them in full.
+
     Returns: FLOPs per token (neither per sequence nor multiply-adds).
     Raises: ValueError: the convention is unknown.
     Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1, table 1 and eq. 2.2 for 2N; its
@@ -83,6 +93,8 @@ def forward_flops_per_token(cfg: ModelConfig, convention: FlopsConvention) -> in
         return 2 * params.non_embedding
     if convention == "6n_total":
         return 2 * params.total
+    if cfg.parts and convention in ("matmul_full", "matmul_causal"):
+        return _counted(cfg, convention, is_training=False)
     if convention == "matmul_full":
         attention = 4 * cfg.n_layers * cfg.d_attn * cfg.seq_len
     elif convention == "matmul_causal":
@@ -98,14 +110,23 @@ def train_flops_per_token(cfg: ModelConfig, convention: FlopsConvention) -> int:
 
     Each product of the forward pass gives two of its size in the backward pass, one for each
     operand's gradient; there is no exception, since even the first block's input gradient is
-    needed (by the embedding).
+    needed (by the embedding). With a part of the user's it is what its own gradient takes.
 
     Returns: FLOPs per token; the optimizer's own work is left out.
     Raises: ValueError: the convention is unknown.
     Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1 (C = 6N); Hoffmann et al. 2022,
         arXiv:2203.15556, appendix F (backward twice the forward).
     """
+    if cfg.parts and convention in ("matmul_full", "matmul_causal"):
+        return _counted(cfg, convention, is_training=True)
     return 3 * forward_flops_per_token(cfg, convention)
+
+
+def _counted(cfg: ModelConfig, convention: FlopsConvention, *, is_training: bool) -> int:
+    from model.counting import counted_flops_per_token
+
+    is_causal = convention == "matmul_causal"
+    return counted_flops_per_token(cfg, is_training=is_training, is_causal=is_causal)
 
 
 def train_flops(cfg: ModelConfig, n_tokens: int, convention: FlopsConvention) -> int:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from model import custom
+
 Position = Literal["learned", "rotary", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["gelu", "relu2", "swiglu"]
@@ -11,6 +13,8 @@ Activation = Literal["gelu", "relu2", "swiglu"]
 _SIZES = ("n_layers", "d_model", "n_heads", "d_head", "d_ff", "vocab_size", "seq_len")
 _OPTIONS = {"position": Position, "norm": Norm, "activation": Activation}
 _SWITCHES = ("tied_head", "bias", "qk_norm")
+PARTS = ("block", "attention", "mlp")
+"""Slots of a model that a user's own module may take (model.custom)."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,13 @@ class ModelConfig:
             (grouped-query attention); None, and as many as n_heads, mean one each.
         qk_norm: whether queries and keys are normalized over d_head before their product.
         logit_softcap: logits are bent into (-cap, cap) by cap tanh(logits / cap); None for not.
+        block, attention, mlp: a module of a user's file in place of ours, as a reference of
+            model.custom; None for ours. A block holds its own attention and MLP.
 
     Raises:
         ValueError: a size is no positive int, an option is unknown, n_kv_heads does not divide
-            n_heads, logit_softcap is not positive, or d_head is odd with rotary.
+            n_heads, logit_softcap is not positive, d_head is odd with rotary, or a part is no
+            reference or stands beside a block.
     Source: Ainslie et al. 2023, arXiv:2305.13245 (grouped queries); Henry et al. 2020,
         arXiv:2010.04245, and Dehghani et al. 2023, arXiv:2302.05442, section 2 (query-key norm);
         Gemma Team 2024, arXiv:2408.00118, section 2 (soft cap); Haviv et al. 2022,
@@ -54,6 +61,9 @@ class ModelConfig:
     n_kv_heads: int | None = None
     qk_norm: bool = False
     logit_softcap: float | None = None
+    block: str | None = None
+    attention: str | None = None
+    mlp: str | None = None
 
     def __post_init__(self):
         for name in _SIZES:
@@ -66,6 +76,7 @@ class ModelConfig:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} is no bool; use True or False")
         self._check_kv_heads()
+        self._check_parts()
         cap = self.logit_softcap
         is_number = isinstance(cap, int | float) and not isinstance(cap, bool)
         if cap is not None and not (is_number and 0 < cap < math.inf):
@@ -90,6 +101,21 @@ class ModelConfig:
         if self.n_kv_heads == self.n_heads:
             # One model has one config, hence one run_id.
             object.__setattr__(self, "n_kv_heads", None)
+
+    def _check_parts(self) -> None:
+        for slot, reference in self.parts.items():
+            custom.parse(f"model.{slot}", reference)
+        if self.block is not None and len(self.parts) > 1:
+            raise ValueError(
+                f"model.block is given beside {', '.join(s for s in self.parts if s != 'block')}, "
+                "but a block holds its own attention and MLP; give one or the other"
+            )
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """References of the user's own modules by slot; empty for a model that is all ours."""
+        given = {slot: getattr(self, slot) for slot in PARTS}
+        return {slot: reference for slot, reference in given.items() if reference is not None}
 
     @property
     def d_attn(self) -> int:

@@ -16,46 +16,69 @@ from jaxtyping import Array, Float, Integer
 
 from model.config import ModelConfig
 from model.kernels import PLAIN, Kernels
-from model.parametrization import Multipliers, init_std, is_bias, is_gain, multipliers
+from model.own import check_own_parameters, initial_value, own_initial_values
+from model.parametrization import UNSCALED, Multipliers, init_std, is_bias, is_gain, multipliers
 from model.transformer import Transformer
 
 Params = dict[str, Any]
 Tokens = Integer[Array, "B T"] | Integer[np.ndarray, "B T"]
 
 
+def _model(cfg: ModelConfig, kernels: Kernels = PLAIN, factors: Multipliers = UNSCALED):
+    return nnx.eval_shape(lambda: Transformer(cfg, kernels, factors))
+
+
 @functools.cache
 def _split(cfg: ModelConfig, kernels: Kernels, factors: Multipliers) -> tuple[Any, dict[str, Any]]:
-    model = nnx.eval_shape(lambda: Transformer(cfg, kernels, factors))
+    model = _model(cfg, kernels, factors)
     graphdef, state = nnx.split(model)
+    if cfg.parts:
+        check_own_parameters(model)
     return graphdef, nnx.to_pure_dict(state)
 
 
 def _merge(cfg: ModelConfig, params: Params, kernels: Kernels, parametrization: str) -> Transformer:
+    graphdef, state = _split(cfg, kernels, multipliers(cfg, parametrization))
+    return nnx.merge(graphdef, jax.tree.map(jnp.asarray, _keyed_as(state, params)))
+
+
+def _keyed_as(state: Any, params: Any) -> Any:
     # flax matches leaves by sorted order, and "10" sorts before "2": layers must go back to ints.
-    blocks = {int(index): block for index, block in params["blocks"].items()}
-    leaves = jax.tree.map(jnp.asarray, {**params, "blocks": blocks})
-    return nnx.merge(_split(cfg, kernels, multipliers(cfg, parametrization))[0], leaves)
+    if not isinstance(state, dict):
+        return params
+    return {key: _keyed_as(inner, params[str(key)]) for key, inner in state.items()}
+
+
+def _keyed_by_strings(state: Any) -> Any:
+    if not isinstance(state, dict):
+        return state
+    return {str(key): _keyed_by_strings(inner) for key, inner in state.items()}
 
 
 def abstract_params(cfg: ModelConfig) -> Params:
     """Shapes and dtypes of the parameters: a nested dict of jax.ShapeDtypeStruct, float32."""
-    state = _split(cfg, PLAIN, multipliers(cfg, "standard"))[1]
-    blocks = {str(index): block for index, block in state["blocks"].items()}
-    return jax.tree.map(lambda leaf: leaf, {**state, "blocks": blocks})
+    return _keyed_by_strings(_split(cfg, PLAIN, multipliers(cfg, "standard"))[1])
 
 
 def init_params(cfg: ModelConfig, seed: int, parametrization: str = "standard") -> Params:
     """Initial parameters: a nested dict of float32 numpy arrays, the same on every device.
 
-    Matrices are normal with the parametrization's std, gains are 1, biases 0. Each array is drawn
-    from a generator of its own, keyed by (seed, name), so no option changes the draw of another.
+    Matrices are normal with the parametrization's std, gains are 1, biases 0, unless the module of
+    a user's file says otherwise (model.own). Each array is drawn from a generator of its own, keyed
+    by (seed, name), so no option changes the draw of another.
 
-    Raises: ValueError: seed is negative, or the parametrization is unknown.
+    Raises: ValueError: seed is negative, the parametrization is unknown, or the user's initial
+        values have another shape or are not finite.
     """
     if seed < 0:
         raise ValueError(f"seed={seed} is negative; use an int of at least 0")
     leaves = {}
+    own = own_initial_values(_model(cfg)) if cfg.parts else {}
     for name, leaf in flatten(abstract_params(cfg)).items():
+        if name in own:
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            leaves[name] = initial_value(name, own[name], leaf.shape, rng)
+            continue
         if is_gain(name):
             leaves[name] = np.ones(leaf.shape, np.float32)
             continue

@@ -56,6 +56,9 @@ class Multipliers(NamedTuple):
     output: float
 
 
+UNSCALED = Multipliers(1.0, 1.0, 1.0)
+
+
 def _is_mup(parametrization: str) -> bool:
     if parametrization not in PARAMETRIZATIONS:
         known = ", ".join(map(repr, PARAMETRIZATIONS))
@@ -85,7 +88,7 @@ def multipliers(cfg: ModelConfig, parametrization: str) -> Multipliers:
     Raises: ValueError: the parametrization is unknown.
     """
     if not _is_mup(parametrization):
-        return Multipliers(1.0, 1.0, 1.0)
+        return UNSCALED
     return Multipliers(
         query=math.sqrt(BASE_D_HEAD / cfg.d_head),
         residual=BASE_DEPTH / cfg.n_layers,

@@ -3,7 +3,8 @@
 Array names end in their axes: B batch, T position, S key position, D d_model, H heads, K d_head,
 F d_ff, V vocabulary, N = B * T tokens in one row. Modules declare each parameter by shape only;
 `model.functional` gives them their values. Products, norms, attention and look-ups come in as
-`Kernels`, so every device runs the same modules.
+`Kernels`, so every device runs the same modules. A user's own block, attention or MLP
+(model.custom) takes the place of ours.
 
 Source: Vaswani et al. 2017, arXiv:1706.03762; pre-norm and learned positions as in GPT-2, Radford
     et al. 2019, section 2.3.
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from model import custom
 from model.config import ModelConfig
 from model.kernels import Kernels, soft_cap
-from model.parametrization import Multipliers
+from model.parametrization import UNSCALED, Multipliers
 
 
 def _declare(*shape: int) -> nnx.Param:
@@ -85,7 +87,7 @@ class HeadNorm(nnx.Module):
 class Attention(nnx.Module):
     """Causal multi-head self-attention; n_heads / n_kv_heads queries share a key and a value."""
 
-    def __init__(self, cfg: ModelConfig, kernels: Kernels, multipliers: Multipliers):
+    def __init__(self, cfg: ModelConfig, kernels: Kernels, multipliers: Multipliers = UNSCALED):
         self.cfg = cfg
         self.query_scale = multipliers.query
         self.dense, self.attend = kernels.dense, kernels.attention
@@ -144,19 +146,59 @@ class MLP(nnx.Module):
         return _plus(self.down_bias, self.dense(h_BTF, self.down[...]))
 
 
+def _own(slot: str, cfg: ModelConfig, kernels: Kernels) -> nnx.Module | None:
+    """The user's module of a slot, built from (cfg, kernels); None where the slot is ours."""
+    if slot not in cfg.parts:
+        return None
+    field, reference = f"model.{slot}", cfg.parts[slot]
+    part = custom.load(field, reference)
+    try:
+        built = part(cfg, kernels)
+    except Exception as error:
+        doing = "cannot be built from (cfg, kernels)"
+        raise custom.complaint(field, reference, doing, error) from error
+    if not isinstance(built, nnx.Module):
+        raise ValueError(
+            f"{field}={custom.parse(field, reference).short} gives a {type(built).__name__}, not "
+            "an nnx.Module; name a class of nnx.Module"
+        )
+    return built
+
+
+def _checked(slot: str, cfg: ModelConfig, part, x_BTD: jax.Array) -> jax.Array:
+    """part(x_BTD); of a user's part, only if it maps x_BTD to its like."""
+    if slot not in cfg.parts:
+        return part(x_BTD)
+    field, reference = f"model.{slot}", cfg.parts[slot]
+    try:
+        y_BTD = part(x_BTD)
+    except Exception as error:
+        doing = f"fails on x_BTD of shape {x_BTD.shape}"
+        raise custom.complaint(field, reference, doing, error) from error
+    if (jnp.shape(y_BTD), jnp.result_type(y_BTD)) != (x_BTD.shape, x_BTD.dtype):
+        raise ValueError(
+            f"{field}={custom.parse(field, reference).short} maps x_BTD of shape {x_BTD.shape}, "
+            f"{x_BTD.dtype}, to {jnp.shape(y_BTD)}, {jnp.result_type(y_BTD)}; return its like"
+        )
+    return y_BTD
+
+
 class Block(nnx.Module):
     """One layer: attention, then MLP, each on a norm of the residual stream."""
 
-    def __init__(self, cfg: ModelConfig, kernels: Kernels, multipliers: Multipliers):
+    def __init__(self, cfg: ModelConfig, kernels: Kernels, multipliers: Multipliers = UNSCALED):
+        self.cfg = cfg
         self.branch_scale = multipliers.residual
         self.attention_norm = Norm(cfg, kernels)
-        self.attention = Attention(cfg, kernels, multipliers)
+        self.attention = _own("attention", cfg, kernels) or Attention(cfg, kernels, multipliers)
         self.mlp_norm = Norm(cfg, kernels)
-        self.mlp = MLP(cfg, kernels)
+        self.mlp = _own("mlp", cfg, kernels) or MLP(cfg, kernels)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        x_BTD = x_BTD + _scaled(self.attention(self.attention_norm(x_BTD)), self.branch_scale)
-        return x_BTD + _scaled(self.mlp(self.mlp_norm(x_BTD)), self.branch_scale)
+        y_BTD = _checked("attention", self.cfg, self.attention, self.attention_norm(x_BTD))
+        x_BTD = x_BTD + _scaled(y_BTD, self.branch_scale)
+        y_BTD = _checked("mlp", self.cfg, self.mlp, self.mlp_norm(x_BTD))
+        return x_BTD + _scaled(y_BTD, self.branch_scale)
 
 
 class Transformer(nnx.Module):
@@ -169,7 +211,10 @@ class Transformer(nnx.Module):
         self.token_embedding = _declare(cfg.vocab_size, cfg.d_model)
         if cfg.position == "learned":
             self.position_embedding = _declare(cfg.seq_len, cfg.d_model)
-        self.blocks = nnx.List([Block(cfg, kernels, multipliers) for _ in range(cfg.n_layers)])
+        self.blocks = nnx.List(
+            _own("block", cfg, kernels) or Block(cfg, kernels, multipliers)
+            for _ in range(cfg.n_layers)
+        )
         self.final_norm = Norm(cfg, kernels)
         if not cfg.tied_head:
             self.head = _declare(cfg.vocab_size, cfg.d_model)
@@ -187,7 +232,7 @@ class Transformer(nnx.Module):
             x_BTD = x_BTD + self.position_embedding[...][None, :T]
         stream = []
         for block in self.blocks:
-            x_BTD = block(x_BTD)
+            x_BTD = _checked("block", self.cfg, block, x_BTD)
             stream.append(x_BTD)
         return stream
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import textwrap
 from pathlib import Path
 
 # Read by jax and XLA when they are first imported. A fixed pool size keeps the bits the same on
@@ -52,6 +53,23 @@ def tiny():
     return ModelConfig(
         n_layers=2, d_model=16, n_heads=2, d_head=8, d_ff=64, vocab_size=17, seq_len=12
     )
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory):
+    """Keep a file of a user's own as a workspace does: own(text, name) gives its reference."""
+    from model import custom
+
+    folder = tmp_path_factory.mktemp("ideas")
+    custom.look_in(folder)
+
+    def own(text, name, file="my_idea.py"):
+        content = textwrap.dedent(text).encode()
+        (folder / f"{custom.digest(content)}.py").write_bytes(content)
+        return f"{file}:{name}@{custom.digest(content)}"
+
+    own.folder = folder
+    return own
 
 
 @pytest.fixture

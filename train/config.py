@@ -16,6 +16,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from model import custom
 from model.accounting import FlopsConvention, train_flops_per_token
 from model.config import ModelConfig
 
@@ -28,16 +29,21 @@ ADDED: dict[str, Any] = {
     "model.n_kv_heads": None,
     "model.qk_norm": False,
     "model.logit_softcap": None,
+    "model.block": None,
+    "model.attention": None,
+    "model.mlp": None,
     "optimizer.momentum": 0.9,
+    "optimizer.custom": None,
     "ema_decay": None,
     "z_loss": 0.0,
     "early_stopping": None,
+    "loss": None,
 }
 """Fields that came after the first stored id, by dotted path, each with the value that means what
 was done before there was such a field. Holding it, a field is left out of the identity. It must be
 the field's default, which is what an identity without the field is read back with."""
 
-_UNREAD = {"adamw": ("momentum",), "sgd": ("beta1", "beta2", "eps"), "muon": ()}
+_UNREAD = {"adamw": ("momentum",), "sgd": ("beta1", "beta2", "eps"), "muon": (), "custom": ()}
 
 
 class SpecError(ValueError):
@@ -77,7 +83,8 @@ class OptimizerConfig:
     """The optimizer by kind, after clipping by global norm (see train.optimizer).
 
     adamw reads beta1, beta2, eps; sgd reads momentum; muon reads momentum for the matrices of the
-    blocks and the other three for the rest. Fields that a kind does not read are no part of a
+    blocks and the other three for the rest; custom hands all to the user's function that `custom`
+    refers to (model.custom). Fields that a kind does not read are no part of a
     run's identity. Decay acts on weight matrices only and is multiplied by the learning rate.
     """
 
@@ -87,8 +94,9 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
-    kind: Literal["adamw", "sgd", "muon"] = "adamw"
+    kind: Literal["adamw", "sgd", "muon", "custom"] = "adamw"
     momentum: float = 0.9
+    custom: str | None = None
 
     def __post_init__(self) -> None:
         _require(0 < self.lr < math.inf, f"optimizer.lr={self.lr} must be positive and finite")
@@ -102,6 +110,13 @@ class OptimizerConfig:
         _require(
             0 <= decay < math.inf, f"optimizer.weight_decay={decay} must be finite, at least 0"
         )
+        _require(
+            (self.custom is not None) == (self.kind == "custom"),
+            f"optimizer.custom={self.custom} with optimizer.kind={self.kind}: give the reference "
+            "of a function for kind custom and for no other",
+        )
+        if self.custom is not None:
+            custom.parse("optimizer.custom", self.custom)
 
 
 @dataclass(frozen=True)
@@ -190,6 +205,8 @@ class RunSpec:
     mean square of log Z, added to the loss that is trained on (train.loss), not to the final one.
     `early_stopping`: if given, the run may end before its budget, and its result are its best
     weights (train.stopping).
+    `loss`: a user's function that is trained on in place of the mean cross-entropy, as a reference
+    of model.custom; runs are evaluated by the plain cross-entropy all the same.
     """
 
     model: ModelConfig
@@ -205,6 +222,7 @@ class RunSpec:
     ema_decay: float | None = None
     z_loss: float = 0.0
     early_stopping: EarlyStopping | None = None
+    loss: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.batch_size > 0, f"batch_size={self.batch_size} must be positive")
@@ -228,6 +246,16 @@ class RunSpec:
             looked_at is None or looked_at > self.model.seq_len,
             f"early_stopping.n_tokens={looked_at} is less than one window of "
             f"model.seq_len={self.model.seq_len} + 1; use more, or none for the whole split",
+        )
+        if self.loss is not None:
+            custom.parse("loss", self.loss)
+            _require(
+                self.z_loss == 0, f"z_loss={self.z_loss} beside loss; put the term into the loss"
+            )
+        _require(
+            self.parametrization == "standard" or not self.ideas,
+            f"parametrization={self.parametrization} with {self.idea}: how width enters a part "
+            "that is not ours is not known; use standard",
         )
         used = self.schedule.warmup_steps + (self.schedule.decay_steps or 0)
         _require(
@@ -269,7 +297,21 @@ class RunSpec:
             self.dtype,
             self.ema_decay is not None,
             self.z_loss > 0,
+            self.optimizer.custom,
+            self.loss,
         )
+
+    @property
+    def ideas(self) -> dict[str, str]:
+        """References of all that is a user's own, by slot: block, attention, mlp, loss, ..."""
+        given = {"loss": self.loss, "optimizer": self.optimizer.custom}
+        return {**self.model.parts, **{k: v for k, v in given.items() if v is not None}}
+
+    @property
+    def idea(self) -> str | None:
+        """The ideas in one line, such as `block=my_idea.py:Block@<12 digits>`; None without."""
+        short = (f"{k}={custom.parse(k, v).short}" for k, v in self.ideas.items())
+        return ";".join(short) or None
 
     @property
     def run_id(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from model import custom
 from model.accounting import train_flops_per_token
 from model.config import ModelConfig
 from model.functional import Params
@@ -46,6 +47,7 @@ class Dispatch(NamedTuple):
     hyper: Hyperparameters
     ema_rate_K: np.ndarray | None
     z_loss: np.float32 | None
+    loss: str | None
 
 
 Run = Generator[Dispatch, tuple[TrainState, StepMetrics], dict[str, Any]]
@@ -80,7 +82,8 @@ def run(
     """Everything of a run but its compiled steps, which whoever drives it computes.
 
     An interrupted run continues from its last checkpoint. A loss that is not finite ends it with
-    status "diverged": a record, not an error.
+    status "diverged": a record, not an error. Files of a user's ideas are looked for in `ideas`
+    beside the store.
 
     Args:
         device: a jax.Device.
@@ -89,6 +92,7 @@ def run(
     Raises: SpecError: the corpus is not the one the spec names, or is too small for it.
         Interrupted: should_stop() was true; a checkpoint was left.
     """
+    custom.look_in(store.parent / "ideas")
     windows = training_windows(spec, corpus)
     kernels = kernels_for(device.platform)
     runtime = describe(device, kernels.name)
@@ -110,6 +114,7 @@ def run(
             state, metrics = yield Dispatch(
                 spec.model, kernels, spec.parametrization, n_microbatches,
                 state, batches, rates, np.int32(n_valid), hyper, ema_rates, z_loss,
+                spec.loss,
             )  # fmt: skip
             dispatched = (metrics, rates, n_valid)
             step += n_valid

@@ -1,6 +1,8 @@
 """The optimizers by kind, through optax; every hyperparameter is a traced value."""
 
+import functools
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from model import custom
 from model.config import ModelConfig
 from model.functional import Params, flatten, unflatten
 from model.parametrization import lr_multiplier, weight_decay_multiplier
@@ -58,7 +61,25 @@ class Muon(NamedTuple):
     clip_norm: Any
 
 
-Hyperparameters = AdamW | Sgd | Muon
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["momentum", "beta1", "beta2", "eps", "weight_decay", "clip_norm"],
+    meta_fields=["reference"],
+)
+@dataclass(frozen=True)
+class Custom:
+    """Float32 scalars that a user's `optimizer(hyper)` may read, and where that function is."""
+
+    momentum: Any
+    beta1: Any
+    beta2: Any
+    eps: Any
+    weight_decay: Any
+    clip_norm: Any
+    reference: str
+
+
+Hyperparameters = AdamW | Sgd | Muon | Custom
 """Arguments of the compiled step, so that a sweep over them compiles once; the type is the kind."""
 
 _KINDS = {"adamw": AdamW, "sgd": Sgd, "muon": Muon}
@@ -66,6 +87,9 @@ _KINDS = {"adamw": AdamW, "sgd": Sgd, "muon": Muon}
 
 def hyperparameters(config: OptimizerConfig) -> Hyperparameters:
     """The traced part of an optimizer config."""
+    if config.custom is not None:
+        scalars = Muon(*(np.float32(getattr(config, k)) for k in Muon._fields))
+        return Custom(**scalars._asdict(), reference=config.custom)
     kind = _KINDS[config.kind]
     return kind(*(np.float32(getattr(config, k)) for k in kind._fields))
 
@@ -80,10 +104,18 @@ def direction(hyper: Hyperparameters) -> optax.GradientTransformation:
             return optax.chain(clip, optax.trace(hyper.momentum))
         case Muon():
             return optax.chain(clip, _muon(hyper))
+        case Custom():
+            return optax.chain(clip, _custom(hyper))
 
 
 def init_moments(params: Params, hyper: Hyperparameters) -> optax.OptState:
-    """The optimizer's first state, made by numpy: zeros but for Muon's coefficients."""
+    """The optimizer's first state, made by numpy: zeros but for Muon's coefficients.
+
+    A user's optimizer makes its own.
+    """
+    if isinstance(hyper, Custom):
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.tree.map(np.asarray, direction(hyper).init(params))
     shapes = jax.eval_shape(direction(hyper).init, params)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     if isinstance(hyper, Muon):
@@ -115,6 +147,21 @@ def apply_updates(
 
 def _adam(hyper: AdamW | Muon) -> optax.GradientTransformation:
     return optax.scale_by_adam(hyper.beta1, hyper.beta2, hyper.eps)
+
+
+def _custom(hyper: Custom) -> optax.GradientTransformation:
+    slot = "optimizer"
+    made = custom.load(slot, hyper.reference)
+    try:
+        found = made(hyper)
+    except Exception as error:
+        raise custom.complaint(slot, hyper.reference, "fails on (hyper)", error) from error
+    if not isinstance(found, optax.GradientTransformation):
+        raise ValueError(
+            f"{slot}={custom.parse(slot, hyper.reference).short} gives a {type(found).__name__}; "
+            "return an optax.GradientTransformation, without learning rate and decay"
+        )
+    return found
 
 
 def _muon(hyper: Muon) -> optax.GradientTransformation:
@@ -156,7 +203,7 @@ def _split(params: Params) -> Params:
     flat = flatten(params)
     split = {}
     for name, leaf in flat.items():
-        if name.endswith(".qkv"):
+        if name.endswith(".qkv") and name.removesuffix("qkv") + "out" in flat:
             n_query = flat[name.removesuffix("qkv") + "out"].shape[0]
             n_key = (leaf.shape[1] - n_query) // 2
             parts = (leaf[:, :n_query], leaf[:, n_query:-n_key], leaf[:, -n_key:])

@@ -34,7 +34,7 @@ def describe_spec(spec: RunSpec, windows: Windows, n_steps: int) -> dict[str, An
         "warmup_steps": spec.schedule.warmup_steps,
         "ema_decay": spec.ema_decay,
         "z_loss": spec.z_loss,
-        "idea": None,
+        "idea": spec.idea,
         "seed_init": spec.seed_init,
         "seed_data": spec.seed_data,
         "dtype": spec.dtype,

@@ -1,8 +1,8 @@
 """The compiled training step: several optimizer steps in one dispatch.
 
-The compile key is model shape, batch shape, kernels and parametrization. Learning rates, the other
-hyperparameters and the number of steps to take are traced, so runs that differ in them, and the
-short last dispatch of a run, share one executable.
+The compile key is model shape, batch shape, kernels, parametrization and what is a user's own.
+Learning rates, the other hyperparameters and the number of steps to take are traced, so runs that
+differ in them, and the short last dispatch of a run, share one executable.
 """
 
 import functools
@@ -58,7 +58,11 @@ def microbatches(seq_len: int, batch_size: int, platform: str) -> int:
     return next(n for n in parts if batch_size % n == 0)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
+@functools.partial(
+    jax.jit,
+    static_argnames=("cfg", "kernels", "parametrization", "n_microbatches", "loss"),
+    donate_argnames="state",
+)
 def train_steps(
     cfg: ModelConfig,
     kernels: Kernels,
@@ -71,6 +75,7 @@ def train_steps(
     hyper: Hyperparameters,
     ema_rate_K: jax.Array | None = None,
     z_loss: jax.Array | None = None,
+    loss: str | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Take the first `n_valid` of K optimizer steps; metrics past `n_valid` stay zero.
 
@@ -82,15 +87,16 @@ def train_steps(
         n_valid: int32 scalar in [0, K].
         ema_rate_K: float32, share of the new weights in the average, if the state has one.
         z_loss: float32 coefficient of mean_loss; None for no such term.
+        loss: reference of a user's own loss, for mean_loss.
     """
     zeros = jnp.zeros(lr_K.shape, jnp.float32)
     z = 0.0 if z_loss is None else z_loss
 
     def body(k: jax.Array, carry: tuple[TrainState, StepMetrics]):
         state, metrics = carry
-        loss, grads, square = _gradients(
+        value, grads, square = _gradients(
             lambda params, part: mean_loss(
-                cfg, params, part, kernels, z, parametrization
+                cfg, params, part, kernels, z, parametrization, loss
             ),
             n_microbatches, state.params, windows_KBT1[k],
         )  # fmt: skip
@@ -105,7 +111,7 @@ def train_steps(
             assert ema_rate_K is not None
             rate = ema_rate_K[k]
             ema = jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
-        values = StepMetrics(loss, optax.tree.norm(grads), square)
+        values = StepMetrics(value, optax.tree.norm(grads), square)
         metrics = jax.tree.map(lambda column, value: column.at[k].set(value), metrics, values)
         return TrainState(params, moments, ema), metrics
 

@@ -123,7 +123,7 @@ def point_gains(
         status = f"baseline: {found.status}" if not found.ok else "no run of the new recipe"
         gap = (math.nan, math.nan)
         return PointGains(nothing, math.nan, gap, INTERVAL_LEVEL, False, status)
-    log_ratio = _log_growth(found, new)
+    log_ratio = log_growth(found, new)
     weights = cluster_weights(new.cluster, len(found.draws), seed + 1)
     weights = np.vstack([np.ones(len(new)), weights]) * np.isfinite(log_ratio[0])
     with np.errstate(invalid="ignore"):
@@ -188,7 +188,7 @@ def _frontier_curve(found: Fit) -> np.ndarray:
     return np.stack([floor, np.log(above) + gamma * math.log(6), gamma], -1)
 
 
-def _log_growth(found: Fit, new: Points) -> np.ndarray:
+def log_growth(found: Fit, new: Points) -> np.ndarray:
     """Log of the compute factor for the baseline to reach each new loss, (1 + S, n_rows); inf/NaN.
 
     N and D both grow by its root; the loss falls with it, so bisection finds it.

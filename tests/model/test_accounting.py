@@ -17,6 +17,7 @@ from model.accounting import (
     train_flops_per_token,
 )
 from model.config import ModelConfig
+from model.counting import counted_flops_per_token, counted_params, jaxpr_flops
 from model.functional import abstract_params, features, flatten
 from model.kernels import PLAIN
 
@@ -77,32 +78,17 @@ def test_param_groups_equal_the_arrays(cfg):
     assert counts.total == sum(sizes.values())
 
 
-def inner_jaxprs(params: dict) -> list:
-    values = [v for value in params.values() for v in (value if type(value) is tuple else [value])]
-    return [value.jaxpr if hasattr(value, "jaxpr") else value for value in values]
-
-
-def dot_flops(jaxpr) -> int:
-    """FLOPs of every dot_general in a jaxpr, at 2 per multiply-add, inner jaxprs included."""
-    n_flops = 0
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            inner = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-            n_flops += 2 * inner * math.prod(eqn.outvars[0].aval.shape)
-        assert eqn.primitive.name not in ("while", "cond"), "count of these is not defined"
-        repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        n_flops += repeats * sum(
-            dot_flops(inner) for inner in inner_jaxprs(eqn.params) if hasattr(inner, "eqns")
+@settings(max_examples=25)
+@given(CONFIGS)
+def test_counts_of_the_jaxpr_are_those_of_the_formula(cfg):
+    assert counted_params(cfg) == count_params(cfg)
+    for is_causal, convention in ((False, "matmul_full"), (True, "matmul_causal")):
+        forward, training = (
+            counted_flops_per_token(cfg, is_training=is_training, is_causal=is_causal)
+            for is_training in (False, True)
         )
-    return n_flops
-
-
-def test_the_counter_multiplies_scanned_bodies():
-    def run(x):
-        return jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, c), None), x, None, length=5)[0]
-
-    assert dot_flops(jax.make_jaxpr(run)(jnp.ones((3, 3))).jaxpr) == 5 * 2 * 3**3
+        assert forward == forward_flops_per_token(cfg, convention)
+        assert training == train_flops_per_token(cfg, convention)
 
 
 @settings(max_examples=25)
@@ -115,7 +101,7 @@ def test_matmul_flops_equal_the_jaxpr_of_a_training_step(cfg, batch_size):
 
     tokens = jax.ShapeDtypeStruct((batch_size, cfg.seq_len), jnp.int32)
     jaxpr = jax.make_jaxpr(jax.value_and_grad(loss))(abstract_params(cfg), tokens).jaxpr
-    assert dot_flops(jaxpr) == train_flops(cfg, batch_size * cfg.seq_len, "matmul_full")
+    assert jaxpr_flops(jaxpr) == train_flops(cfg, batch_size * cfg.seq_len, "matmul_full")
 
 
 @pytest.mark.parametrize(

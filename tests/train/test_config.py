@@ -177,6 +177,9 @@ CHANGES = {
     "model__n_kv_heads": 1,
     "model__qk_norm": True,
     "model__logit_softcap": 30.0,
+    "model__block": f"my_idea.py:Block@{'0' * 64}",
+    "model__attention": f"my_idea.py:Attention@{'0' * 64}",
+    "model__mlp": f"my_idea.py:MLP@{'0' * 64}",
     "data__corpus": "other",
     "data__corpus_hash": "decade",
     "data__tokenizer": "other",
@@ -201,6 +204,7 @@ CHANGES = {
     "ema_decay": 0.99,
     "z_loss": 1e-4,
     "early_stopping": EarlyStopping(every_steps=10, patience=2),
+    "loss": f"my_idea.py:loss@{'0' * 64}",
 }
 
 
@@ -221,7 +225,7 @@ def test_no_field_is_left_out_of_the_list_above():
 
     # One value today; what other kinds read, tested beside; the other forms of a budget.
     constant = {"dtype"}
-    of_other_kinds = {"schedule__decay_steps", "optimizer__momentum"}
+    of_other_kinds = {"schedule__decay_steps", "optimizer__momentum", "optimizer__custom"}
     other_forms = {"budget__tokens", "budget__flops", "budget__flops_convention"}
     assert set(paths(SPEC)) == {*CHANGES, *constant, *of_other_kinds, *other_forms}
 
