@@ -18,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -42,6 +43,12 @@ class Shape:
     def tokens(self) -> int:
         return self.batch_size * self.seq_len
 
+    @property
+    def dispatch(self) -> int:
+        """Steps between two looks at the clock: 16 as in training, fewer where they take long."""
+        n_params = 12 * self.n_layers * self.d_model**2 + self.vocab_size * self.d_model
+        return max(1, min(16, int(1e10 / (6 * n_params * self.tokens))))
+
 
 SHAPES = {
     "25k": Shape(2, 32, 2),
@@ -54,8 +61,6 @@ SHAPES = {
 }
 SMALL = ("25k", "25k-v2048", "150k", "800k", "800k-v2048")
 """Over these the geometric mean is taken."""
-
-DISPATCH = 16
 
 
 def _config(shape: Shape):
@@ -91,17 +96,17 @@ def ours(shape: Shape, device=None):
     hyper = hyperparameters(OptimizerConfig(lr=1e-3))
     params = init_params(cfg, 0)
     state = jax.device_put(TrainState(params, init_moments(params, hyper)), device)
-    batches, rates = _windows(shape, DISPATCH), np.full(DISPATCH, 1e-3, np.float32)
+    batches, rates = _windows(shape, shape.dispatch), np.full(shape.dispatch, 1e-3, np.float32)
     parts = microbatches(cfg.seq_len, shape.batch_size, device.platform)
     kernels = kernels_for(device.platform)
 
     def dispatch() -> int:
         nonlocal state
         state, metrics = train_steps(
-            cfg, kernels, "standard", parts, state, batches, rates, np.int32(DISPATCH), hyper
+            cfg, kernels, "standard", parts, state, batches, rates, np.int32(shape.dispatch), hyper
         )
         np.asarray(metrics.loss_nats)
-        return DISPATCH * shape.tokens
+        return shape.dispatch * shape.tokens
 
     return dispatch
 
@@ -132,7 +137,7 @@ def flax(shape: Shape):
                 x = Block()(x)
             return embed.attend(nn.LayerNorm(use_bias=False)(x))
 
-    model, batches = GPT(), _windows(shape, DISPATCH)
+    model, batches = GPT(), _windows(shape, shape.dispatch)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, weight_decay=0.1))
     params = model.init(jax.random.key(0), batches[0, :, :-1])
     state = optimizer.init(params)
@@ -153,7 +158,7 @@ def flax(shape: Shape):
         for windows in batches:
             params, state, loss = step(params, state, windows)
             float(loss)
-        return DISPATCH * shape.tokens
+        return shape.dispatch * shape.tokens
 
     return dispatch
 
@@ -196,7 +201,7 @@ def nanogpt(shape: Shape):
             logits = F.linear(self.norm(self.blocks(x)), self.tokens.weight)
             return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    model, batches = GPT(), torch.from_numpy(_windows(shape, DISPATCH)).long()
+    model, batches = GPT(), torch.from_numpy(_windows(shape, shape.dispatch)).long()
     decay = [p for p in model.parameters() if p.ndim >= 2]
     rest = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
@@ -210,7 +215,7 @@ def nanogpt(shape: Shape):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             loss.item()
-        return DISPATCH * shape.tokens
+        return shape.dispatch * shape.tokens
 
     return dispatch
 
@@ -279,6 +284,8 @@ class Side:
         environment = {
             **os.environ, "NPROC": str(n_cores if is_one else 1), "JAX_PLATFORMS": "cpu",
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "bench_train_cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={n_cores if is_one else 1}",
         }  # fmt: skip
         self.processes = [

@@ -3,10 +3,12 @@
 import dataclasses
 
 import pytest
+import tiny_study
 
 from experiments import quickstart
 from experiments.workspace import Workspace
 from train import records
+from train.data import builders, corpora
 from train.data.languages import MarkovSource, as_corpus
 from train.records import RUN_COLUMNS
 
@@ -44,3 +46,33 @@ def commit(workspace):
         return attempt
 
     return commit
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """An output folder with made-up text as a corpus on disk, where worker processes find it."""
+    out = tmp_path_factory.mktemp("prepared")
+    (out / "cache").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builders, "build_documents", lambda *_: list(tiny_study.documents()))
+        corpus = corpora.prepare("sotu", out / "data", log=lambda text: None)
+    return out, corpus
+
+
+@pytest.fixture
+def share(prepared):
+    """Give a new workspace the prepared corpus and its compile cache."""
+
+    def share(root):
+        root.mkdir()
+        for name in ("data", "cache"):
+            (root / name).symlink_to(prepared[0] / name)
+        return Workspace(root)
+
+    return share
+
+
+@pytest.fixture
+def shared_workspace(share, tmp_path):
+    """A workspace of the test's own on the prepared corpus."""
+    return share(tmp_path / "out")

@@ -26,7 +26,6 @@ from experiments.plan import (
 from experiments.recipe import Recipe, Size
 from model.accounting import train_flops
 from train.config import DataConfig, ScheduleConfig, SpecError
-from train.data.languages import MarkovSource, as_corpus
 from train.jobs import Job
 
 STEPS = (64, 128, 256)
@@ -35,9 +34,8 @@ SIZES = (Size(1, 8), Size(1, 16))
 
 
 @pytest.fixture(scope="module")
-def language():
-    source = MarkovSource.random(vocab_size=5, order=1, seed=0)
-    return as_corpus(source, n_train=40_000, n_validation=2_000, seed=0)
+def language(prepared):
+    return prepared[1]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +45,7 @@ def branching_plan(language):
         language.split_rule,
     )  # fmt: skip
     cells = trunk_and_branch_cells(
-        SIZES, TOKENS, Recipe(seq_len=16), data, vocab_size=5, seed=0, cooldown_fraction=0.25
+        SIZES, TOKENS, Recipe(seq_len=16), data, vocab_size=256, seed=0, cooldown_fraction=0.25
     )
     return Plan("branches", "none", {}, {}, cells)
 
@@ -80,7 +78,7 @@ def test_a_cooldown_of_nothing_or_everything_is_refused(fraction, language):
     data = DataConfig("x", "x", "x", "x", "x")
     with pytest.raises(SpecError, match=r"cooldown_fraction=.* must be between 0 and 1"):
         trunk_and_branch_cells(
-            SIZES, TOKENS, Recipe(), data, vocab_size=5, seed=0, cooldown_fraction=fraction
+            SIZES, TOKENS, Recipe(), data, vocab_size=256, seed=0, cooldown_fraction=fraction
         )
 
 
@@ -141,29 +139,33 @@ def test_trunks_survive_json_and_derive_no_field(branching_plan):
     assert set(values["cells"][0]) == {"run_id", "role", "isoflop_budget", "spec"}
 
 
-def test_a_plan_of_branches_from_training_to_points(branching_plan, language, workspace, tmp_path):
-    """Executed as one plan: equal to the runs alone, cheaper, points of a law without the trunk."""
+def test_a_plan_of_branches_from_training_to_points(
+    branching_plan, language, shared_workspace, share, tmp_path
+):
+    """Executed as one plan: equal to runs alone, cheaper, and the trunk is no point of a law."""
     small = Plan("small", "none", {}, {}, branching_plan.cells[:4])
     jobs = list(small.jobs.values())
     console = Console(quiet=True)
-    execute(jobs[:3], language, workspace, n_workers=1, console=console)
-    remove_spent_points(jobs, workspace.runs)
-    assert len(list(workspace.runs.glob("*/branch/step-*"))) == 3, "a branch still needs them"
-    execute(jobs, language, workspace, n_workers=1, console=console)
-    remove_spent_points(jobs, workspace.runs)
-    assert not list(workspace.runs.glob("*/branch"))
+    execute(jobs[:3], language, shared_workspace, n_workers=1, console=console)
+    remove_spent_points(jobs, shared_workspace.runs)
+    assert len(list(shared_workspace.runs.glob("*/branch/step-*"))) == 3, (
+        "a branch still needs them"
+    )
+    execute(jobs, language, shared_workspace, n_workers=1, console=console)
+    remove_spent_points(jobs, shared_workspace.runs)
+    assert not list(shared_workspace.runs.glob("*/branch"))
 
-    alone = type(workspace)(tmp_path / "alone")
+    alone = share(tmp_path / "alone")
     execute([Job(jobs[-1].spec)], language, alone, n_workers=1, console=console)
     found = [
         (w.runs, json.loads((w.runs / jobs[-1].spec.run_id / "run.json").read_text()))
-        for w in (workspace, alone)
+        for w in (shared_workspace, alone)
     ]
     same_run.assert_same_run(*found[0], *found[1], same_run.ABOUT_ITS_PARENT)
 
-    folder = workspace.sweep("small")
+    folder = shared_workspace.sweep("small")
     folder.path.mkdir(parents=True)
-    assert compact(small, workspace.runs, folder) == 4
+    assert compact(small, shared_workspace.runs, folder) == 4
     runs = pd.read_parquet(folder.runs_table)
     assert runs["role"].tolist() == ["trunk", "grid", "grid", "grid"]
     trunk_id = jobs[0].spec.run_id

@@ -48,6 +48,7 @@ def test_anything_else_that_differs_leaves_nothing_to_share(make_spec, tiny):
         {"optimizer": OptimizerConfig(lr=0.01, kind="muon")},
         {"batch_size": 4}, {"seed_init": 1}, {"seed_data": 1}, {"parametrization": "mup"},
         {"ema_decay": 0.9}, {"z_loss": 1e-4}, {"early_stopping": EarlyStopping(10, 3)},
+        {"loss": f"my_idea.py:loss@{'0' * 64}"},
     ]  # fmt: skip
     assert {name for change in changes for name in change} == {
         f.name for f in dataclasses.fields(branch)

@@ -177,8 +177,8 @@ def test_a_second_run_of_one_spec_is_the_same_and_the_first_record_stays(
 
 def test_a_longer_run_begins_as_a_shorter_one(make_spec, run, tmp_path, monkeypatch):
     seen = []
-    gather = loop.gather
-    monkeypatch.setattr(loop, "gather", lambda *a: seen.append(gather(*a)) or seen[-1])
+    gather = inputs.gather
+    monkeypatch.setattr(inputs, "gather", lambda *a: seen.append(gather(*a)) or seen[-1])
     constant = ScheduleConfig("constant", warmup_steps=4)
     batches, curves = [], []
     for n_steps in (40, 90):
