@@ -18,7 +18,7 @@ quickstart: $(INSTALLED) ## install once, train the small grid, fit the laws, dr
 	@$(PY) launch.py run quickstart
 
 test: $(INSTALLED) ## run the tests, without the slow ones
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 slow: $(INSTALLED) ## run the slow tests
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)

@@ -59,7 +59,7 @@ class StudyFlags(Common):
 
     recipe_from: str | None = None
     """Name of a recipe in OUT/recipes, such as `run tune` writes: its fields become the defaults of
-    --recipe.*, and a plan outside of the range that it was tuned on is told so."""
+    the recipe flags, and a plan outside of the range that it was tuned on is told so."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,13 @@ class PlanFlags(StudyFlags):
 
 @dataclass(frozen=True)
 class RunFlags(StudyFlags):
-    """How `run` runs; none of this changes a result."""
+    """How `run` runs; rows change the last digits of a result, workers nothing."""
 
     workers: int | None = None
-    """Runs side by side. Default: one a device (on a CPU, one a core)."""
+    """Cores of a CPU, or accelerators, to train on. Default: all."""
+    rows: int | None = None
+    """Runs of one shape in one program on each of them. Default: as many as measure fastest on an
+    accelerator, 1 on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class DataFlags(Common):
     """Name of the corpus."""
 
 
-def _stage(out: Path):
+def _stage(out: Path, n_rows: int | None = None):
     from rich.console import Console
 
     from experiments.stages import Stage
@@ -128,7 +131,7 @@ def _stage(out: Path):
     workspace = Workspace(out)
     custom.look_in(workspace.ideas)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    return Stage(workspace, console)
+    return Stage(workspace, console, n_rows)
 
 
 def _experiment(name: str):
@@ -235,7 +238,7 @@ def run(args: list[str]) -> None:
     configure(flags.out / "cache")
     from experiments import stages
 
-    stage = _stage(flags.out)
+    stage = _stage(flags.out, flags.rows)
     if flags.recipe_from is not None:
         _warn(stages.make_plan(experiment, options, stage)[0], flags, stage)
     stages.run(experiment, options, stage, n_workers=flags.workers)

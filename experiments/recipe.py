@@ -50,7 +50,7 @@ class Recipe:
     al. 2025 found 0.571. A budget in steps keeps batch_size."""
     parametrization: Literal["standard", "mup"] = "standard"
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
-    """Rates by width are those of adamw; give --recipe.lr with the others."""
+    """Rates by width are those of adamw; give --lr with the others."""
     momentum: float = 0.9
     """Of sgd and muon."""
     clip_norm: float = 1.0

@@ -47,10 +47,11 @@ survive quality control, and a Huber delta far below their spread would discard 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a study's stages write and print."""
+    """Where a study's stages write and print, and in how many rows they train (of `execute`)."""
 
     workspace: Workspace
     console: Console
+    n_rows: int | None = None
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
@@ -108,7 +109,10 @@ def train(
 ) -> int:
     """Train cells of a plan that have no record yet; returns how many there were."""
     jobs = [plan.jobs[cell.spec.run_id] for cell in cells]
-    return execute(jobs, corpus, stage.workspace, n_workers=n_workers, console=stage.console)
+    return execute(
+        jobs, corpus, stage.workspace,
+        n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
+    )  # fmt: skip
 
 
 def train_extensions(

@@ -29,8 +29,13 @@ def _declare_bias(cfg: ModelConfig, width: int) -> nnx.Param | None:
     return _declare(width) if cfg.bias else None
 
 
-def _plus(bias: nnx.Param | None, y_BTF: jax.Array) -> jax.Array:
-    return y_BTF if bias is None else y_BTF + bias[...][None, None]
+def _rows(x: jax.Array) -> jax.Array:
+    """One row a token. XLA:CPU computes element by element faster on two axes than on three."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _plus(bias: nnx.Param | None, y: jax.Array) -> jax.Array:
+    return y if bias is None else y + jnp.expand_dims(bias[...], range(y.ndim - 1))
 
 
 def _scaled(x: jax.Array, factor: float) -> jax.Array:
@@ -101,9 +106,9 @@ class Attention(nnx.Module):
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         cfg = self.cfg
         B, T, _ = x_BTD.shape
-        qkv_BTF = _plus(self.qkv_bias, self.dense(x_BTD, self.qkv[...]))
+        qkv_NF = _plus(self.qkv_bias, self.dense(_rows(x_BTD), self.qkv[...]))
         # Split, not indexed: the gradient of a split is one concatenation.
-        parts = jnp.split(qkv_BTF, [cfg.d_attn, cfg.d_attn + cfg.d_kv], axis=-1)
+        parts = jnp.split(qkv_NF, [cfg.d_attn, cfg.d_attn + cfg.d_kv], axis=-1)
         q_BTHK, k_BTHK, v_BTHK = (x.reshape(B, T, -1, cfg.d_head) for x in parts)
         if cfg.qk_norm:
             q_BTHK, k_BTHK = self.q_norm(q_BTHK), self.k_norm(k_BTHK)
@@ -113,7 +118,8 @@ class Attention(nnx.Module):
             n_queries = cfg.n_heads // cfg.n_kv_heads
             k_BTHK, v_BTHK = (jnp.repeat(x, n_queries, axis=2) for x in (k_BTHK, v_BTHK))
         y_BTHK = self.attend(_scaled(q_BTHK, self.query_scale), k_BTHK, v_BTHK)
-        return _plus(self.out_bias, self.dense(y_BTHK.reshape(B, T, cfg.d_attn), self.out[...]))
+        y_ND = self.dense(y_BTHK.reshape(B * T, cfg.d_attn), self.out[...])
+        return _plus(self.out_bias, y_ND).reshape(x_BTD.shape)
 
 
 class MLP(nnx.Module):
@@ -135,15 +141,15 @@ class MLP(nnx.Module):
         self.down_bias = _declare_bias(cfg, cfg.d_model)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        h_BTF = _plus(self.up_bias, self.dense(x_BTD, self.up[...]))
+        x_ND = _rows(x_BTD)
+        h_NF = _plus(self.up_bias, self.dense(x_ND, self.up[...]))
         if self.activation == "swiglu":
-            gate_BTF = _plus(self.gate_bias, self.dense(x_BTD, self.gate[...]))
-            h_BTF = jax.nn.silu(gate_BTF) * h_BTF
+            h_NF = jax.nn.silu(_plus(self.gate_bias, self.dense(x_ND, self.gate[...]))) * h_NF
         elif self.activation == "relu2":
-            h_BTF = jnp.square(jax.nn.relu(h_BTF))
+            h_NF = jnp.square(jax.nn.relu(h_NF))
         else:
-            h_BTF = jax.nn.gelu(h_BTF, approximate=True)
-        return _plus(self.down_bias, self.dense(h_BTF, self.down[...]))
+            h_NF = jax.nn.gelu(h_NF, approximate=True)
+        return _plus(self.down_bias, self.dense(h_NF, self.down[...])).reshape(x_BTD.shape)
 
 
 def _own(slot: str, cfg: ModelConfig, kernels: Kernels) -> nnx.Module | None:
@@ -195,10 +201,13 @@ class Block(nnx.Module):
         self.mlp = _own("mlp", cfg, kernels) or MLP(cfg, kernels)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        y_BTD = _checked("attention", self.cfg, self.attention, self.attention_norm(x_BTD))
-        x_BTD = x_BTD + _scaled(y_BTD, self.branch_scale)
-        y_BTD = _checked("mlp", self.cfg, self.mlp, self.mlp_norm(x_BTD))
-        return x_BTD + _scaled(y_BTD, self.branch_scale)
+        x_BTD = self._joined(x_BTD, "attention", self.attention, self.attention_norm)
+        return self._joined(x_BTD, "mlp", self.mlp, self.mlp_norm)
+
+    def _joined(self, x_BTD: jax.Array, slot: str, part: nnx.Module, norm: Norm) -> jax.Array:
+        y_BTD = _checked(slot, self.cfg, part, norm(x_BTD))
+        x_ND = _rows(x_BTD) + _scaled(_rows(y_BTD), self.branch_scale)
+        return x_ND.reshape(x_BTD.shape)
 
 
 class Transformer(nnx.Module):

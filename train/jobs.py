@@ -16,6 +16,9 @@ from model.accounting import train_flops
 from train.config import RunSpec, SpecError, from_json, to_json
 from train.schedule import learning_rates
 
+Shape = tuple[Any, ...]
+"""A spec's compile_key."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -49,6 +52,14 @@ class Job:
         """Optimizer steps that are left to take if the trunk's state is there."""
         shared = 0 if self.trunk is None else shared_steps(self.trunk, self.spec)
         return self.spec.n_steps - shared
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether it hands a state on, or takes one over, which both must have computed alike.
+
+        Such jobs have a program of their own: in how many rows changes the last bits.
+        """
+        return bool(self.branch_steps) or self.trunk is not None
 
     def to_json(self) -> dict[str, Any]:
         """The job as JSON values."""
@@ -94,33 +105,69 @@ def _besides_schedule(spec: RunSpec) -> dict[str, Any]:
 
 
 class JobQueue:
-    """Jobs to hand out: whole shapes at first, so each compiles once; the largest work first."""
+    """Jobs to hand out: whole shapes at first, so each compiles once; the largest work first.
 
-    def __init__(self, jobs: Iterable[Job]):
-        self._lock = threading.Lock()
-        self._by_shape: dict[tuple[Any, ...], list[Job]] = {}
-        self._claimed: set[tuple[Any, ...]] = set()
-        for job in jobs:
-            self.put(job)
+    An open queue may yet get jobs, and can be waited at; `close` ends the waits.
+    """
 
-    def put(self, job: Job) -> None:
-        """Add a job."""
-        with self._lock:
-            same = self._by_shape.setdefault(job.spec.compile_key, [])
-            bisect.insort(same, job, key=n_flops_own)
+    def __init__(self, jobs: Iterable[Job] = (), *, is_open: bool = False):
+        self._changed = threading.Condition()
+        self._is_open = is_open
+        self._by_shape: dict[Shape, list[Job]] = {}
+        self._claimed: set[Shape] = set()
+        self.put(*jobs)
 
-    def take(self, shape: tuple[Any, ...] | None) -> Job | None:
-        """The largest job left of the worker's shape, else of the largest unclaimed, else any."""
-        with self._lock:
-            left = {s: jobs for s, jobs in self._by_shape.items() if jobs}
-            if not left:
-                return None
+    def put(self, *jobs: Job) -> None:
+        """Add jobs, all at once for whoever waits."""
+        with self._changed:
+            for job in jobs:
+                same = self._by_shape.setdefault(job.spec.compile_key, [])
+                bisect.insort(same, job, key=n_flops_own)
+            self._changed.notify_all()
+
+    def take(self, shape: Shape | None, *, wait: bool = False) -> Job | None:
+        """The largest job left of the worker's shape, else of the largest unclaimed, else any.
+
+        None: nothing is left; with `wait`, and the queue is closed.
+        """
+        with self._changed:
+            while not (left := {s: jobs for s, jobs in self._by_shape.items() if jobs}):
+                if not (wait and self._is_open):
+                    return None
+                self._changed.wait()
             if shape not in left:
                 unclaimed = {s: jobs for s, jobs in left.items() if s not in self._claimed}
                 candidates = unclaimed or left
                 shape = max(candidates, key=lambda s: sum(map(n_flops_own, candidates[s])))
                 self._claimed.add(shape)
             return left[shape].pop()
+
+    def take_more(self, shape: Shape, n_max: int) -> list[Job]:
+        """Up to n_max jobs to be rows of this shape's program, the largest first; no waiting."""
+        with self._changed:
+            found = self._rows_of(shape)[-n_max:][::-1] if n_max > 0 else []
+            for job in found:
+                self._by_shape[shape].remove(job)
+            return found
+
+    def n_left(self) -> int:
+        """How many jobs wait."""
+        with self._changed:
+            return sum(map(len, self._by_shape.values()))
+
+    def n_more(self, shape: Shape) -> int:
+        """How many jobs `take_more` could give."""
+        with self._changed:
+            return len(self._rows_of(shape))
+
+    def _rows_of(self, shape: Shape) -> list[Job]:
+        return [job for job in self._by_shape.get(shape, []) if not job.is_linked]
+
+    def close(self) -> None:
+        """No more jobs will come."""
+        with self._changed:
+            self._is_open = False
+            self._changed.notify_all()
 
 
 def n_flops_own(job: Job) -> int:

@@ -20,7 +20,7 @@ from train.config import RunSpec, canonical_json
 from train.curve import extend, mean_of_tail
 from train.data.corpora import TokenizedCorpus
 from train.evaluate import Evaluation, evaluate, evaluation_row
-from train.inputs import STEPS_PER_DISPATCH, next_inputs, training_windows
+from train.inputs import STEPS_PER_DISPATCH, Windows, next_inputs, training_windows
 from train.jobs import Progress
 from train.optimizer import Hyperparameters, hyperparameters
 from train.row import describe_evaluation, describe_noise, describe_spec
@@ -76,6 +76,7 @@ def run(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint_every_s: float = 60.0,
+    n_rows: int = 1,
     branch_steps: Sequence[int] = (),
     trunk: RunSpec | None = None,
 ) -> Run:
@@ -87,6 +88,7 @@ def run(
 
     Args:
         device: a jax.Device.
+        n_rows: in how many rows whoever drives the run computes (train.rows); for the record.
         branch_steps, trunk: of train.jobs.Job. They cost or save steps and change no bit.
     Returns: the committed record (of whichever attempt was first).
     Raises: SpecError: the corpus is not the one the spec names, or is too small for it.
@@ -95,28 +97,22 @@ def run(
     custom.look_in(store.parent / "ideas")
     windows = training_windows(spec, corpus)
     kernels = kernels_for(device.platform)
-    runtime = describe(device, kernels.name)
+    runtime = describe(device, kernels.name, n_rows)
     started = saved_at = time.monotonic()
     attempt = records.begin_attempt(store, spec.run_id)
     step, state, logged, best, history, in_flight, origin = begin(
         spec, trunk, store, attempt, runtime
     )
     state = jax.device_put(state, device)
-    hyper = hyperparameters(spec.optimizer)
-    n_microbatches = microbatches(spec.model.seq_len, spec.batch_size, device.platform)
     seconds_compile, diverged_step, stopped_step = 0.0, None, None
 
     while stopped_step is None and (step < spec.n_steps or in_flight is not None):
         dispatched = None
         if step < spec.n_steps:
             n_valid = _n_steps_until_cut(spec, branch_steps, step)
-            batches, rates, ema_rates, z_loss = next_inputs(spec, corpus, windows, step)
-            state, metrics = yield Dispatch(
-                spec.model, kernels, spec.parametrization, n_microbatches,
-                state, batches, rates, np.int32(n_valid), hyper, ema_rates, z_loss,
-                spec.loss,
-            )  # fmt: skip
-            dispatched = (metrics, rates, n_valid)
+            dispatch = next_dispatch(spec, corpus, windows, device.platform, state, step, n_valid)
+            state, metrics = yield dispatch
+            dispatched = (metrics, dispatch.lr_K, n_valid)
             step += n_valid
         if in_flight is not None:
             logged, diverged_step = _log(spec, attempt, logged, history, in_flight, on_progress)
@@ -177,7 +173,7 @@ def run(
         **branching.describe_parent(spec, origin.parent, n_steps),
         **describe_evaluation(evaluation, corpus),
         "loss_nats_raw": raw and raw.loss_nats,
-        **describe_noise(logged.noise, spec, n_microbatches),
+        **describe_noise(logged.noise, spec, microbatches_of(spec, device.platform)),
         **dataclasses.asdict(runtime),
         "attempt": attempt.number,
         "status": "finished" if diverged_step is None else "diverged",
@@ -194,6 +190,29 @@ def run(
     committed = records.read_run(store, spec.run_id)
     assert committed is not None
     return committed
+
+
+def microbatches_of(spec: RunSpec, platform: str) -> int:
+    """Parts that a spec's batches are cut into on a platform."""
+    return microbatches(spec.model.seq_len, spec.batch_size, platform)
+
+
+def next_dispatch(
+    spec: RunSpec,
+    corpus: TokenizedCorpus,
+    windows: Windows,
+    platform: str,
+    state: TrainState,
+    step: int,
+    n_valid: int,
+) -> Dispatch:
+    """What a run asks for after `step` steps: the next `n_valid` ones."""
+    batches, rates, ema_rates, z_loss = next_inputs(spec, corpus, windows, step)
+    return Dispatch(
+        spec.model, kernels_for(platform), spec.parametrization, microbatches_of(spec, platform),
+        state, batches, rates, np.int32(n_valid), hyperparameters(spec.optimizer),
+        ema_rates, z_loss, spec.loss,
+    )  # fmt: skip
 
 
 def _n_steps_until_cut(spec: RunSpec, branch_steps: Sequence[int], step: int) -> int:

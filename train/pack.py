@@ -1,70 +1,103 @@
-"""Several runs side by side in one process: one worker thread a device, one run at a time each.
+"""Several runs side by side in one process: a thread a device, and rows of one program on a device.
 
 The code drives the chips of a TPU host, several GPUs, or the one device of a CPU worker
-(train.worker). A run's bits do not depend on what runs beside it.
+(train.worker). A run's bits depend on the number of rows it is trained in (its record's mode), not
+on what runs beside it.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from train.config import RunSpec
 from train.data.corpora import TokenizedCorpus
-from train.jobs import Job, Progress
-from train.loop import Interrupted, train
+from train.jobs import Job, JobQueue, Progress
+from train.loop import Run, run
+from train.rows import drive
 
 
 def train_all(
-    take: Callable[[tuple[Any, ...] | None], Job | None],
+    jobs: JobQueue,
     corpus: TokenizedCorpus,
     store: Path,
     *,
     devices: Sequence[Any],
     on_progress: Callable[[Progress], None],
     on_record: Callable[[dict[str, Any]], None],
+    choose_n_rows: Callable[[RunSpec, Any, int], int] = lambda spec, device, n_max: 1,
     stop: threading.Event | None = None,
     checkpoint_every_s: float = 60.0,
 ) -> None:
-    """Train what `take` gives until it gives None; callbacks come from threads, one at a time.
+    """Train the jobs of a queue until it is closed and empty.
+
+    Callbacks come from threads, one at a time.
 
     Args:
-        take: called with the compile_key of the device's last run, from the device's thread.
         devices: of jax.local_devices().
+        choose_n_rows: asked for the rows of a spec's shape on a device that n_max jobs wait for;
+            of jobs that are linked to others it is 1.
         stop: set by anybody, it stops every run at its next dispatch, with a checkpoint. So do
-            Ctrl-C and the failure of a run.
+            Ctrl-C and the failure of a run. Whoever sets it closes the queue as well.
 
     Raises: KeyboardInterrupt, or the first failure of a run.
     """
-    lock = threading.Lock()
     stop = stop or threading.Event()
+    callbacks, choosing = threading.Lock(), threading.Lock()
+    on_progress, on_record = _locked(callbacks, on_progress), _locked(callbacks, on_record)
+    busy: set[Any] = set()
     failures: list[BaseException] = []
+
+    def next_batch(device: Any, shape: Any) -> tuple[list[Job], int]:
+        job = jobs.take(shape, wait=True)
+        if job is None or stop.is_set():
+            return [], 0
+        share = math.ceil((jobs.n_left() + 1) / (len(devices) - len(busy)))
+        n_max = 1 if job.is_linked else min(share, jobs.n_more(job.spec.compile_key) + 1)
+        n_rows = 1 if job.is_linked else choose_n_rows(job.spec, device, n_max)
+        busy.add(device)
+        return [job, *jobs.take_more(job.spec.compile_key, min(n_rows, n_max) - 1)], n_rows
 
     def work(device: Any) -> None:
         shape = None
-        while not stop.is_set() and (job := take(shape)) is not None:
-            shape = job.spec.compile_key
-            try:
-                row = train(
-                    job.spec, corpus, store, device=device, should_stop=stop.is_set,
-                    on_progress=_locked(lock, on_progress), checkpoint_every_s=checkpoint_every_s,
-                    branch_steps=job.branch_steps, trunk=job.trunk,
-                )  # fmt: skip
-                _locked(lock, on_record)(row)
-            except Interrupted:
-                return
-            except BaseException as error:
-                failures.append(error)
-                stop.set()
+        while True:
+            # One at a time: a shape is measured once, and no device takes another's share.
+            with choosing:
+                batch, n_rows = next_batch(device, shape)
+            if not batch:
                 return
 
+            def start(job: Job, n_rows: int = n_rows) -> Run:
+                return run(
+                    job.spec, corpus, store, device=device, should_stop=stop.is_set,
+                    on_progress=on_progress, checkpoint_every_s=checkpoint_every_s,
+                    n_rows=n_rows, branch_steps=job.branch_steps, trunk=job.trunk,
+                )  # fmt: skip
+
+            drive(batch, jobs, n_rows, start=start, on_record=on_record, stop=stop)
+            shape = batch[0].spec.compile_key
+            busy.remove(device)
+
+    def end() -> None:
+        stop.set()
+        jobs.close()
+
+    def work_or_end(device: Any) -> None:
+        try:
+            work(device)
+        except BaseException as error:
+            failures.append(error)
+            end()
+
     with ThreadPoolExecutor(len(devices)) as pool:
-        workers = [pool.submit(work, device) for device in devices]
+        workers = [pool.submit(work_or_end, device) for device in devices]
         try:
             # Not Thread.join: interrupted, it takes a running thread for a finished one.
             wait(workers)
         except KeyboardInterrupt:
-            stop.set()
+            end()
             raise
     if failures:
         raise failures[0]

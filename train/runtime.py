@@ -14,7 +14,8 @@ from pathlib import Path
 class Runtime:
     """What 'the same machine' means for bit-identity; provenance, never identity of a run.
 
-    `mode` holds what XLA:CPU's bits depend on (its pool of threads) and the kernels' form.
+    `mode` holds what bits depend on: on a CPU XLA's pool of threads, the kernels' form, and how
+    many runs were rows of one program, if several.
     """
 
     device: str
@@ -65,8 +66,8 @@ def confine_to_one_core() -> None:
     os.environ["NPROC"] = "1"
 
 
-def describe(device, kernels_name: str) -> Runtime:
-    """The runtime of a jax device."""
+def describe(device, kernels_name: str, n_rows: int = 1) -> Runtime:
+    """The runtime of a jax device and of a run that is one of `n_rows` in a program."""
     import jax
 
     is_cpu = device.platform == "cpu"
@@ -74,6 +75,7 @@ def describe(device, kernels_name: str) -> Runtime:
     n_devices = len(jax.local_devices())
     pool = max(int(os.environ.get("NPROC", os.cpu_count() or 1)), n_devices)
     mode = f"{device.platform} kernels={kernels_name}" + (f" pool={pool}" if is_cpu else "")
+    mode += f" rows={n_rows}" if n_rows > 1 else ""
     return Runtime(name, mode, jax.__version__, git_commit())
 
 

@@ -64,6 +64,14 @@ class Start(NamedTuple):
     origin: Origin
 
 
+def fresh_state(spec: RunSpec) -> TrainState:
+    """The state of a run at step 0, as numpy arrays."""
+    params = init_params(spec.model, spec.seed_init, spec.parametrization)
+    moments = init_moments(params, hyperparameters(spec.optimizer))
+    ema = None if spec.ema_decay is None else jax.tree.map(np.zeros_like, params)
+    return TrainState(params, moments, ema)
+
+
 def begin(
     spec: RunSpec,
     trunk: RunSpec | None,
@@ -75,10 +83,7 @@ def begin(
 
     What is damaged or of another format is passed over with a warning.
     """
-    params = init_params(spec.model, spec.seed_init, spec.parametrization)
-    moments = init_moments(params, hyperparameters(spec.optimizer))
-    ema = None if spec.ema_decay is None else jax.tree.map(np.zeros_like, params)
-    fresh = TrainState(params, moments, ema)
+    fresh = fresh_state(spec)
     if found := _newest_checkpoint(store, spec, fresh):
         return _resume(spec, *found, attempt, runtime)
     mode = {key: getattr(runtime, key) for key in _EXACT}

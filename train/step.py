@@ -128,10 +128,9 @@ def _gradients(loss_of, n_microbatches, params, windows_BT1):
 
     def accumulate(carry, part):
         total, square = carry
-        after = jax.tree.map(jnp.add, total, value_and_grad(params, part))
-        # Norms of the gradients themselves would change how XLA fuses, and so the sums' last bits.
-        added = jax.tree.map(jnp.subtract, after[1], total[1])
-        return (after, square + optax.tree.norm(added, squared=True)), None
+        value, grads = value_and_grad(params, part)
+        square = square + optax.tree.norm(grads, squared=True)
+        return (jax.tree.map(jnp.add, total, (value, grads)), square), None
 
     zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
     (total, square), _ = jax.lax.scan(accumulate, (zeros, jnp.float32(0)), parts)

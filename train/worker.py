@@ -1,82 +1,71 @@
 """A process that trains the jobs it is handed: JSON lines in, JSON lines out.
 
-    in    first what is common to all jobs (Setup), then one job a line (train.jobs)
-    out   idle: a device is free      progress: a run logged a point      record: one was committed
-          warning: something to tell      failed: a run could not be trained, and the worker ends
+    in    first what is common to all jobs (Setup), then lists of jobs (train.jobs), one a line
+    out   ready: how many jobs it wants at a time      progress: a run logged a point
+          record: one was committed, and another job may come      warning: something to tell
+          failed: a run could not be trained, and the worker ends
 
 On a CPU a worker is one core with one device: XLA's pool is one thread, so a run's bits depend on
 neither the number of cores nor what runs beside it. On an accelerator one worker serves all local
-devices, a thread each. The end of its input stops the runs under way, with a checkpoint: a worker
-ends with whoever started it, however that ended.
+devices, a thread each, and several runs of one shape are rows of one program (train.rows). The end
+of its input stops the runs under way, with a checkpoint: a worker ends with whoever started it,
+however that ended.
 """
 
 import json
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from train.jobs import Job, job_from_json
+from train.jobs import JobQueue, job_from_json
 from train.runtime import configure, confine_to_one_core, has_accelerator
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is common to all jobs of a worker: folders, the corpus, how many runs at a time."""
+    """What is common to all jobs of a worker: folders, the corpus, the devices and their rows.
+
+    `n_devices`: at most so many, None for all. `n_rows`: runs in one program; None for what
+    measures fastest on an accelerator, and 1 on a CPU.
+    """
 
     store: str
     data_dir: str
     cache_dir: str
     corpus: str
     tokenizer: str
-    n_slots: int
+    n_devices: int | None = None
+    n_rows: int | None = None
     checkpoint_every_s: float = 60.0
-
-
-class Inbox:
-    """Jobs that came in and wait for a device; closed, it gives None and stops what runs."""
-
-    def __init__(self, n_slots: int):
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._n_slots = n_slots
-        self.stop = threading.Event()
-
-    def put(self, job: Job) -> None:
-        """One more job."""
-        self._jobs.put(job)
-
-    def take(self) -> Job | None:
-        """Wait for a job."""
-        return self._jobs.get()
-
-    def close(self) -> None:
-        """No more jobs."""
-        self.stop.set()
-        for _ in range(self._n_slots):
-            self._jobs.put(None)
 
 
 def main() -> int:
     """Serve standard input; returns the exit code."""
     tell = _teller()
     setup = Setup(**json.loads(sys.stdin.readline()))
-    inbox = Inbox(setup.n_slots)
+    jobs, stop = JobQueue(is_open=True), threading.Event()
+
+    def end(*_: Any) -> None:
+        stop.set()
+        jobs.close()
+
     # Ctrl-C reaches every process of a terminal; the launcher answers it, and closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: inbox.close())
+    signal.signal(signal.SIGTERM, end)
     logging.getLogger("train").addHandler(_Warnings(tell))
     configure(Path(setup.cache_dir))
     if not has_accelerator():
         confine_to_one_core()
-    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
+    threading.Thread(target=_listen, args=(jobs, end), daemon=True).start()
     try:
-        _serve(setup, inbox, tell)
+        _serve(setup, jobs, stop, tell)
     except Exception as error:
         logging.exception("the worker ends")
         tell("failed", is_input=isinstance(error, ValueError), message=str(error) or repr(error))
@@ -84,32 +73,39 @@ def main() -> int:
     return 0
 
 
-def _serve(setup: Setup, inbox: Inbox, tell: Callable[..., None]) -> None:
+def _serve(setup: Setup, jobs: JobQueue, stop: threading.Event, tell: Callable[..., None]) -> None:
     import jax
 
     from train.data.corpora import load
     from train.pack import train_all
+    from train.row_choice import MAX_ROWS, measured_rows
 
-    def take(shape: Any) -> Job | None:
-        tell("idle")
-        return inbox.take()
-
+    corpus = load(setup.corpus, Path(setup.data_dir), tokenizer=setup.tokenizer)
+    devices = jax.local_devices()[: setup.n_devices]
+    is_cpu = devices[0].platform == "cpu"
+    n_rows = setup.n_rows or (1 if is_cpu else None)
+    measured = partial(measured_rows, corpus=corpus, cache=Path(setup.cache_dir) / "rows.json")
+    n_at_most = n_rows or MAX_ROWS
+    # Runs of one length end at once: a second load at hand fills their rows without a wait.
+    n_loads = 1 if n_at_most == 1 else 2
+    tell("ready", n_slots=len(devices) * n_at_most * n_loads)
     train_all(
-        take,
-        load(setup.corpus, Path(setup.data_dir), tokenizer=setup.tokenizer),
+        jobs,
+        corpus,
         Path(setup.store),
-        devices=jax.local_devices()[: setup.n_slots],
+        devices=devices,
         on_progress=lambda progress: tell("progress", **asdict(progress)),
         on_record=lambda row: tell("record", run_id=row["run_id"]),
-        stop=inbox.stop,
+        choose_n_rows=(lambda *_: n_rows) if n_rows else measured,
+        stop=stop,
         checkpoint_every_s=setup.checkpoint_every_s,
     )
 
 
-def _listen(inbox: Inbox) -> None:
+def _listen(jobs: JobQueue, end: Callable[[], None]) -> None:
     for line in sys.stdin:
-        inbox.put(job_from_json(json.loads(line)))
-    inbox.close()
+        jobs.put(*map(job_from_json, json.loads(line)))
+    end()
 
 
 def _teller() -> Callable[..., None]:

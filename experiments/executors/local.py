@@ -1,11 +1,13 @@
 """Train the missing runs of a plan on this machine, in worker processes (train.worker).
 
-On a CPU there is a worker a core; on an accelerator one worker serves all devices. A worker that is
-killed loses nothing but the steps since a checkpoint: another takes its place and its run.
+On a CPU there is a worker a core; on an accelerator one worker serves all devices. A worker holds
+as many jobs as it asked for. One that is killed loses nothing but the steps since a checkpoint:
+another takes its place and its runs.
 """
 
 import contextlib
 import json
+import math
 import os
 import queue
 import subprocess
@@ -24,7 +26,7 @@ from experiments.progress import SweepProgress
 from experiments.workspace import Workspace
 from train.config import SpecError
 from train.data.corpora import TokenizedCorpus
-from train.jobs import Job, JobQueue, Progress
+from train.jobs import Job, JobQueue, Progress, Shape
 from train.records import read_run
 from train.runtime import has_accelerator, n_cores
 from train.worker import Setup
@@ -48,27 +50,37 @@ def execute(
     workspace: Workspace,
     *,
     n_workers: int | None,
+    n_rows: int | None = None,
     console: Console,
 ) -> int:
-    """Train what has no record yet, `n_workers` runs at a time (None: one a core, or a device).
+    """Train what has no record yet, on `n_workers` cores or devices (None: all).
 
+    On each `n_rows` runs are rows of one program (None: as measured on an accelerator, else 1).
     A branch waits for its trunk. A run that fails stops the others, with checkpoints.
 
     Returns: how many runs were trained.
-    Raises: SpecError: more workers than cores, or a run that cannot be. WorkerError: a fault, or
-        a run under which workers died again and again. KeyboardInterrupt: Ctrl-C.
+    Raises: SpecError: more workers than cores, no row, or a run that cannot be. WorkerError: a
+        fault, or a run under which workers died again and again. KeyboardInterrupt: Ctrl-C.
     """
     missing = [job for job in jobs if read_run(workspace.runs, job.spec.run_id) is None]
     if not missing:
         return 0
     if n_workers is not None and not 1 <= n_workers <= n_cores():
         raise SpecError(f"workers={n_workers} but there are {n_cores()} cores; use 1 to that")
+    if n_rows is not None and n_rows < 1:
+        raise SpecError(f"rows={n_rows} but a program has one at least; use 1 or more, or leave it")
     n_done = len(jobs) - len(missing)
     n = min(n_workers or n_cores(), len(missing))
     how = "on the accelerator" if has_accelerator() else f"{n} at a time"
     console.print(f"training {len(missing)} runs {how}; {n_done} done before", highlight=False)
     with SweepProgress(missing, n_done, console) as progress:
-        pool = _Pool(missing, corpus, workspace, n, progress, console)
+        # On an accelerator one process serves all devices.
+        n_processes, n_devices = (1, n_workers) if has_accelerator() else (n, 1)
+        setup = Setup(
+            str(workspace.runs), str(workspace.data), str(workspace.cache),
+            corpus.name, corpus.tokenizer, n_devices, n_rows,
+        )  # fmt: skip
+        pool = _Pool(missing, setup, workspace.root / "logs", n_processes, progress, console)
         try:
             pool.run()
         finally:
@@ -82,22 +94,17 @@ class _Pool:
     def __init__(
         self,
         jobs: Sequence[Job],
-        corpus: TokenizedCorpus,
-        workspace: Workspace,
-        n: int,
+        setup: Setup,
+        logs: Path,
+        n_processes: int,
         progress: SweepProgress,
         console: Console,
     ):
         first, *later = waves(jobs)
         self._queue = JobQueue(first)
         self._waiting = [job for wave in later for job in wave]
-        self._store, self._progress, self._console = workspace.runs, progress, console
-        n_processes, n_slots = (1, n) if has_accelerator() else (n, 1)
-        self._setup = Setup(
-            str(workspace.runs), str(workspace.data), str(workspace.cache),
-            corpus.name, corpus.tokenizer, n_slots,
-        )  # fmt: skip
-        self._logs = workspace.root / "logs"
+        self._setup, self._store, self._logs = setup, Path(setup.store), logs
+        self._progress, self._console = progress, console
         self._events: Events = queue.SimpleQueue()
         self._deaths: Counter[str] = Counter()
         self._n_left = len(jobs)
@@ -111,8 +118,8 @@ class _Pool:
         while self._n_left:
             worker, event = self._events.get()
             match event.pop("event"):
-                case "idle":
-                    worker.n_idle += 1
+                case "ready":
+                    worker.n_slots = event["n_slots"]
                 case "progress":
                     self._progress.on_progress(Progress(**event))
                 case "record":
@@ -148,9 +155,15 @@ class _Pool:
         self._workers.append(_Worker(self._setup, log, self._events))
 
     def _hand_out(self) -> None:
+        share = math.ceil(self._n_left / len(self._workers))
         for worker in self._workers:
-            while worker.n_idle and (job := self._queue.take(worker.shape)) is not None:
-                worker.give(job)
+            n_free = min(worker.n_slots, share) - len(worker.running)
+            taken: list[Job] = []
+            while len(taken) < n_free and (job := self._queue.take(worker.shape)) is not None:
+                worker.shape = job.spec.compile_key
+                taken.append(job)
+            if taken:
+                worker.give(taken)
 
     def _on_record(self, worker: "_Worker", run_id: str) -> None:
         del worker.running[run_id]
@@ -182,7 +195,7 @@ class _Pool:
 
 
 class _Worker:
-    """A process of train.worker, its log, and what it is known to do."""
+    """A process of train.worker, its log, and the jobs that it holds."""
 
     def __init__(self, setup: Setup, log: Path, events: "Events"):
         self.log = log
@@ -194,19 +207,17 @@ class _Worker:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )  # fmt: skip
-        self.n_idle = 0
-        self.shape: tuple[Any, ...] | None = None
+        self.n_slots = 0
+        self.shape: Shape | None = None
         self.running: dict[str, Job] = {}
         self._send(asdict(setup))
         self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
         self._listener.start()
 
-    def give(self, job: Job) -> None:
-        """Hand a job to a device that waits for one."""
-        self.n_idle -= 1
-        self.shape = job.spec.compile_key
-        self.running[job.spec.run_id] = job
-        self._send(job.to_json())
+    def give(self, jobs: Sequence[Job]) -> None:
+        """Hand over jobs, all at once: of how many there are it makes its rows."""
+        self.running |= {job.spec.run_id: job for job in jobs}
+        self._send([job.to_json() for job in jobs])
 
     def dismiss(self) -> None:
         """No more jobs; what runs is stopped at its next dispatch, with a checkpoint."""
@@ -224,7 +235,7 @@ class _Worker:
         if self.log.exists() and self.log.stat().st_size == 0:
             self.log.unlink()
 
-    def _send(self, values: dict[str, Any]) -> None:
+    def _send(self, values: Any) -> None:
         assert self.process.stdin
         # Of a worker that is gone its output tells, by ending.
         with contextlib.suppress(BrokenPipeError):

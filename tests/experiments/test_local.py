@@ -34,9 +34,12 @@ def make_spec(prepared, tiny):
 def trained(prepared, shared_workspace):
     """Train jobs in worker processes; give the console's text."""
 
-    def trained(jobs, n_workers=2):
+    def trained(jobs, n_workers=2, n_rows=None):
         console = Console(record=True, width=200, file=io.StringIO())
-        execute(jobs, prepared[1], shared_workspace, n_workers=n_workers, console=console)
+        execute(
+            jobs, prepared[1], shared_workspace,
+            n_workers=n_workers, n_rows=n_rows, console=console,
+        )  # fmt: skip
         return console.export_text()
 
     return trained
@@ -82,6 +85,39 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(
     assert not list(shared_workspace.root.glob("logs/*")) or all(
         path.stat().st_size for path in shared_workspace.root.glob("logs/*")
     )
+
+
+def test_a_killed_worker_gives_back_all_its_rows(make_spec, shared_workspace, trained, monkeypatch):
+    """Three runs in two rows of one process; another goes on with them in two rows."""
+    specs = [make_spec(steps, seed_init=seed) for seed, steps in enumerate((400, 300, 200))]
+    workers, held = [], []
+
+    class Watched(local._Worker):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            workers.append(self)
+
+    def kill_once(self, progress):
+        if not held and progress.step > 20:
+            held.extend(workers[0].running)
+            workers[0].process.send_signal(signal.SIGKILL)
+        return on_progress(self, progress)
+
+    on_progress = SweepProgress.on_progress
+    monkeypatch.setattr(local, "_Worker", Watched)
+    monkeypatch.setattr(SweepProgress, "on_progress", kill_once)
+    told = trained(map_jobs(specs), n_workers=1, n_rows=2)
+    assert set(held) == {spec.run_id for spec in specs} and len(workers) == 2
+    assert all(run_id in told for run_id in held)
+    rows = [records.read_run(shared_workspace.runs, spec.run_id) for spec in specs]
+    assert {row["mode"] for row in rows} == {"cpu kernels=cpu pool=1 rows=2"}
+    assert all(row["is_exact"] and row["status"] == "finished" for row in rows)
+    assert {row["attempt"] for row in rows} <= {1, 2}
+
+
+def test_a_program_has_a_row_at_least(make_spec, trained):
+    with pytest.raises(SpecError, match="rows=0 but a program has one at least; use 1 or more"):
+        trained(map_jobs([make_spec(20)]), n_rows=0)
 
 
 def map_jobs(specs):

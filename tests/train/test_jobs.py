@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -149,3 +150,40 @@ def test_one_worker_changes_shape_as_seldom_as_can_be(choices):
         order.append(shape)
     changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
     assert changes == max(0, len(set(order)) - 1)
+
+
+def test_more_of_a_shape_is_that_shape_alone_and_the_largest_first():
+    jobs = [Job(queue_spec(model, steps, 0)) for model, steps in ((0, 5), (0, 9), (0, 7), (1, 50))]
+    queue = JobQueue(jobs)
+    shape = jobs[0].spec.compile_key
+    assert (queue.n_more(shape), queue.n_left()) == (3, 4)
+    assert queue.take_more(shape, 2) == [jobs[1], jobs[2]]
+    assert queue.take_more(shape, 2) == [jobs[0]] and queue.take_more(shape, 2) == []
+    assert (queue.n_more(shape), queue.n_left()) == (0, 1)
+
+
+def test_trunks_and_branches_are_rows_of_no_program():
+    """A branch takes over the bits of its trunk, and these depend on the number of rows."""
+    specs = [queue_spec(0, steps, 0) for steps in (5, 7, 9)]
+    trunk, branch = Job(specs[2], branch_steps=(3,)), Job(specs[1], trunk=specs[2])
+    queue = JobQueue([trunk, branch, plain := Job(specs[0])])
+    shape = plain.spec.compile_key
+    assert (queue.n_more(shape), queue.n_left()) == (1, 3)
+    assert queue.take_more(shape, 3) == [plain]
+    assert [queue.take(shape) for _ in range(3)] == [trunk, branch, None]
+
+
+def test_an_open_queue_can_be_waited_at():
+    """A put wakes who waits; so does the end, and who does not wait gets None at once."""
+    jobs = [Job(queue_spec(0, steps, 0)) for steps in (5, 9)]
+    queue = JobQueue(is_open=True)
+    assert queue.take(None) is None
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(queue.take, None, wait=True)
+        queue.put(*jobs)
+        assert waiting.result(30) == jobs[1], "both were put before anybody could take"
+        assert queue.take(None, wait=True) == jobs[0]
+        waiting = pool.submit(queue.take, None, wait=True)
+        queue.close()
+        assert waiting.result(30) is None
+    assert queue.take(None, wait=True) is None

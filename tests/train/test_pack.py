@@ -11,7 +11,7 @@ from train import checkpoint, pack, records
 from train.checkpoint import load_weights
 from train.config import SpecError
 from train.jobs import Job, JobQueue
-from train.loop import train
+from train.loop import Interrupted, train
 from train.pack import train_all
 
 
@@ -34,7 +34,7 @@ def run_all(specs, corpus, store, **options):
         "on_progress": lambda p: None,
         "on_record": rows.append,
     } | options
-    train_all(JobQueue(map(Job, specs)).take, corpus, store, **options)
+    train_all(JobQueue(map(Job, specs)), corpus, store, **options)
     return rows
 
 
@@ -60,7 +60,8 @@ def test_one_failure_stops_the_others_and_is_raised(make_spec, corpus, tmp_path,
     both_began = threading.Barrier(2, timeout=60)
     stopped = threading.Event()
 
-    def fake_train(spec, corpus, store, *, should_stop, **options):
+    def fake_run(spec, corpus, store, *, should_stop, **options):
+        yield from ()
         if spec.seed_init == 0:
             both_began.wait()
             raise SpecError("this one fails")
@@ -68,9 +69,9 @@ def test_one_failure_stops_the_others_and_is_raised(make_spec, corpus, tmp_path,
         while not should_stop():
             pass
         stopped.set()
-        raise pack.Interrupted(spec.run_id)
+        raise Interrupted(spec.run_id)
 
-    monkeypatch.setattr(pack, "train", fake_train)
+    monkeypatch.setattr(pack, "run", fake_run)
     specs = [make_spec(50, seed_init=seed) for seed in range(4)]
     # The queue hands out from the end of equals: the failing one is made the largest.
     specs[0] = make_spec(60, seed_init=0)
@@ -144,3 +145,64 @@ def test_progress_and_records_come_one_at_a_time(make_spec, corpus, tmp_path):
     specs = [make_spec(30, seed_init=seed) for seed in range(4)]
     run_all(specs, corpus, tmp_path, on_progress=watch, on_record=watch)
     assert set(most) == {1} and len(most) >= 8
+
+
+def test_devices_share_out_a_shape_and_its_rows(make_spec, corpus, tmp_path, monkeypatch):
+    """Two devices, eight jobs: four rows each, though the first could have had all."""
+    together, asked = threading.Barrier(2, timeout=60), []
+
+    def fake_run(spec, corpus, store, *, device, n_rows, **options):
+        yield from ()
+        together.wait()
+        return {"device": device, "n_rows": n_rows}
+
+    def choose(spec, device, n_max):
+        asked.append(n_max)
+        return n_max
+
+    monkeypatch.setattr(pack, "run", fake_run)
+    specs = [make_spec(20, seed_init=seed) for seed in range(8)]
+    rows = run_all(specs, corpus, tmp_path, choose_n_rows=choose)
+    assert asked == [4, 4] and {row["n_rows"] for row in rows} == {4}
+    assert Counter(row["device"] for row in rows) == dict.fromkeys(devices(2), 4)
+
+
+def test_linked_runs_have_one_row(make_spec, corpus, tmp_path, monkeypatch):
+    def fake_run(spec, corpus, store, *, n_rows, **options):
+        yield from ()
+        return {spec.n_steps: n_rows}
+
+    monkeypatch.setattr(pack, "run", fake_run)
+    trunk = Job(make_spec(50), branch_steps=(30,))
+    jobs = JobQueue([trunk, Job(make_spec(40), trunk=trunk.spec), Job(make_spec(20))])
+    rows = []
+    train_all(
+        jobs, corpus, tmp_path, devices=devices(1), on_progress=lambda p: None,
+        on_record=rows.append, choose_n_rows=lambda *_: 4,
+    )  # fmt: skip
+    assert rows == [{50: 1}, {40: 1}, {20: 4}]
+
+
+def test_an_open_queue_is_worked_at_until_it_is_closed(make_spec, corpus, tmp_path, monkeypatch):
+    """Jobs that come while runs are under way, and a shape that comes after another."""
+
+    def fake_run(spec, corpus, store, **options):
+        yield from ()
+        return {"run_id": spec.run_id}
+
+    monkeypatch.setattr(pack, "run", fake_run)
+    first, *later = make_spec(40), make_spec(20, seed_init=1), make_spec(20, batch_size=4)
+    jobs, rows = JobQueue([Job(first)], is_open=True), []
+
+    def on_record(row):
+        rows.append(row["run_id"])
+        if len(rows) <= len(later):
+            jobs.put(Job(later[len(rows) - 1]))
+        else:
+            jobs.close()
+
+    train_all(
+        jobs, corpus, tmp_path, devices=devices(1), on_progress=lambda p: None,
+        on_record=on_record, choose_n_rows=lambda *_: 2,
+    )  # fmt: skip
+    assert rows == [spec.run_id for spec in (first, *later)]

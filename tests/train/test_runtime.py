@@ -64,6 +64,7 @@ def test_runtime_names_device_mode_and_versions():
     accelerator = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
     found = runtime.describe(accelerator, "plain")
     assert (found.device, found.mode) == ("NVIDIA H200", "gpu kernels=plain")
+    assert runtime.describe(accelerator, "plain", 8).mode == "gpu kernels=plain rows=8"
 
 
 def test_commit_is_unknown_outside_a_checkout(tmp_path, monkeypatch):
