@@ -11,7 +11,15 @@ from typing import Literal
 from model.accounting import count_params, train_flops_per_token
 from model.config import Activation, ModelConfig, Norm, Position
 from model.parametrization import BASE_WIDTH
-from train.config import Budget, DataConfig, OptimizerConfig, RunSpec, ScheduleConfig, SpecError
+from train.config import (
+    Budget,
+    DataConfig,
+    EarlyStopping,
+    OptimizerConfig,
+    RunSpec,
+    ScheduleConfig,
+    SpecError,
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,10 @@ class Recipe:
     """Coefficient of the mean square of log Z in the training loss; PaLM took 1e-4."""
     ema_half_life: float = 0.0
     """Half-life of the average of weights that is evaluated, as a share of the steps; 0: none."""
+    early_stopping_steps: int | None = None
+    """Steps between looks at the validation loss; the best weights are kept. None: no looks."""
+    patience: int = 3
+    """Looks without a new lowest loss after which a run that is looked at ends."""
 
     def model(self, size: Size, vocab_size: int) -> ModelConfig:
         """The model of a rung: d_ff = 4 d_model (8/3 when gated: the same parameters), full heads.
@@ -143,7 +155,7 @@ class Recipe:
             batch_size=batch_size, seed_init=seed, seed_data=seed,
             parametrization=self.parametrization,
             ema_decay=0.5 ** (1 / half_life) if half_life else None,
-            z_loss=self.z_loss,
+            z_loss=self.z_loss, early_stopping=self._early_stopping(),
         )  # fmt: skip
 
     def peak_lr(self, model: ModelConfig, n_tokens: float, batch_size: int) -> float:
@@ -165,6 +177,10 @@ class Recipe:
             return self.batch_size
         wanted = self.batch_size * (n_tokens / self.at_n_tokens) ** self.batch_exponent
         return 2 ** max(0, round(math.log2(wanted)))
+
+    def _early_stopping(self) -> EarlyStopping | None:
+        steps = self.early_stopping_steps
+        return None if steps is None else EarlyStopping(steps, self.patience)
 
     def _schedule(self, n_steps: int) -> ScheduleConfig:
         is_wsd = self.schedule == "wsd"

@@ -59,12 +59,13 @@ def test_every_rule_of_a_recipe_reaches_the_run():
         "weight_decay": 0.0, "beta2": 0.9, "warmup_fraction": 0.1, "parametrization": "mup",
         "optimizer": "sgd", "clip_norm": 0.5, "lr": 0.02, "lr_n_exponent": -0.3,
         "lr_d_exponent": -0.1, "schedule": "cosine", "final_lr_fraction": 0.1, "z_loss": 1e-4,
-        "ema_half_life": 0.05,
+        "ema_half_life": 0.05, "early_stopping_steps": 50,
     }  # fmt: skip
     # These act with another one, and say nothing alone.
     with_others = {
         "momentum": (0.8, {"optimizer": "muon"}),
         "cooldown_fraction": (0.1, {"schedule": "wsd"}),
+        "patience": (5, {"early_stopping_steps": 50}),
         "at_n_params": (2e4, {"lr_n_exponent": -0.3}),
         "at_n_tokens": (2e6, {"lr_d_exponent": -0.1}),
         "batch_exponent": (1.0, {"at_n_tokens": 1e5}),
