@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from model import custom
 from train.jobs import JobQueue, job_from_json
 from train.runtime import configure, confine_to_one_core, has_accelerator
 
@@ -51,6 +52,8 @@ def main() -> int:
     tell = _teller()
     setup = Setup(**json.loads(sys.stdin.readline()))
     jobs, stop = JobQueue(is_open=True), threading.Event()
+    # A job's size is asked for as it comes in, and that of a user's model is counted from its code.
+    custom.look_in(Path(setup.store).parent / "ideas")
 
     def end(*_: Any) -> None:
         stop.set()
