@@ -66,7 +66,7 @@ def main() -> int:
     configure(Path(setup.cache_dir))
     if not has_accelerator():
         confine_to_one_core()
-    threading.Thread(target=_listen, args=(jobs, end), daemon=True).start()
+    threading.Thread(target=_listen, args=(jobs, end, tell), daemon=True).start()
     try:
         _serve(setup, jobs, stop, tell)
     except Exception as error:
@@ -105,9 +105,13 @@ def _serve(setup: Setup, jobs: JobQueue, stop: threading.Event, tell: Callable[.
     )
 
 
-def _listen(jobs: JobQueue, end: Callable[[], None]) -> None:
-    for line in sys.stdin:
-        jobs.put(*map(job_from_json, json.loads(line)))
+def _listen(jobs: JobQueue, end: Callable[[], None], tell: Callable[..., None]) -> None:
+    try:
+        for line in sys.stdin:
+            jobs.put(*map(job_from_json, json.loads(line)))
+    except Exception as error:
+        # Untold, the launcher would wait for jobs that never came in.
+        tell("failed", is_input=isinstance(error, ValueError), message=str(error) or repr(error))
     end()
 
 
