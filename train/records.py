@@ -6,6 +6,8 @@
     runs/<run_id>/attempt-<k>/evaluations.jsonl   one row an evaluation; more may come later
     runs/<run_id>/attempt-<k>/weights.safetensors
     runs/<run_id>/attempt-<k>/checkpoint/     only while the attempt is under way
+    runs/<run_id>/attempt-<k>/holder.json, heartbeat, ended   whose attempt it is (train.lease)
+    runs/<run_id>/halt.json                   why nobody is to train it, if so (train.lease)
     runs/<run_id>/branch/                     states for other runs, while a plan needs them
 
 An attempt may be cut off anywhere; it counts once its record is linked, which the file system lets
@@ -13,12 +15,14 @@ exactly one attempt do. Nothing here imports jax.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,17 +161,28 @@ class Attempt:
         return self.directory / "weights.safetensors"
 
 
-def begin_attempt(store: Path, run_id: str) -> Attempt:
-    """A fresh attempt directory, numbered one past the highest there is."""
-    numbers = [a.number for a in attempts(store, run_id)]
-    number = max(numbers, default=0) + 1
-    while True:
-        directory = store / run_id / f"attempt-{number}"
-        try:
-            directory.mkdir(parents=True)
-            return Attempt(directory, number)
-        except FileExistsError:
-            number += 1
+def begin_attempt(
+    store: Path, run_id: str, content: Mapping[str, str] = {"holder.json": ""}
+) -> Attempt | None:
+    """A fresh attempt directory with these files, numbered one past the highest there is.
+
+    It appears at once and whole; None if another process was faster.
+    """
+    number = max((a.number for a in attempts(store, run_id)), default=0) + 1
+    directory = store / run_id / f"attempt-{number}"
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    made = directory.parent / f".attempt-{uuid.uuid4().hex}"
+    made.mkdir()
+    try:
+        for name, text in content.items():
+            (made / name).write_text(text)
+        made.rename(directory)  # fails on a directory that is not empty
+    except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return None
+        raise
+    return Attempt(directory, number)
 
 
 def attempts(store: Path, run_id: str) -> list[Attempt]:
@@ -247,6 +262,8 @@ def clean_up(store: Path, run_id: str) -> None:
     for attempt in attempts(store, run_id):
         is_kept = attempt.number == row["attempt"]
         shutil.rmtree(attempt.checkpoint_dir if is_kept else attempt.directory, ignore_errors=True)
+    for left in (store / run_id).glob(".attempt-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
