@@ -33,12 +33,14 @@ class Progress:
 @dataclass(frozen=True)
 class Job:
     """One run to train. `branch_steps`: after which steps its state is kept for other runs;
-    `trunk`: the run whose kept state this one may begin from.
+    `trunk`: the run whose kept state this one may begin from; `retry_of`: run_id of the diverged
+    run that this one repeats at a lower learning rate, for its record.
     """
 
     spec: RunSpec
     branch_steps: tuple[int, ...] = ()
     trunk: RunSpec | None = None
+    retry_of: str | None = None
 
     def __post_init__(self) -> None:
         steps, n_steps = self.branch_steps, self.spec.n_steps
@@ -67,6 +69,7 @@ class Job:
             "spec": to_json(self.spec),
             "branch_steps": list(self.branch_steps),
             "trunk": None if self.trunk is None else to_json(self.trunk),
+            "retry_of": self.retry_of,
         }
 
 
@@ -80,6 +83,7 @@ def job_from_json(values: dict[str, Any]) -> Job:
         from_json(RunSpec, values["spec"]),
         tuple(values["branch_steps"]),
         None if trunk is None else from_json(RunSpec, trunk, "trunk"),
+        values["retry_of"],
     )
 
 

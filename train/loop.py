@@ -20,6 +20,7 @@ from train.config import RunSpec, canonical_json
 from train.curve import extend, mean_of_tail
 from train.data.corpora import TokenizedCorpus
 from train.evaluate import Evaluation, evaluate, evaluation_row
+from train.explosion import exploded_at
 from train.inputs import STEPS_PER_DISPATCH, Windows, next_inputs, training_windows
 from train.jobs import Progress
 from train.optimizer import Hyperparameters, hyperparameters
@@ -79,17 +80,19 @@ def run(
     n_rows: int = 1,
     branch_steps: Sequence[int] = (),
     trunk: RunSpec | None = None,
+    retry_of: str | None = None,
 ) -> Run:
     """Everything of a run but its compiled steps, which whoever drives it computes.
 
-    An interrupted run continues from its last checkpoint. A loss that is not finite ends it with
-    status "diverged": a record, not an error. Files of a user's ideas are looked for in `ideas`
+    An interrupted run continues from its last checkpoint. A loss that is not finite, or has blown up
+    for good (train.explosion), ends it with status "diverged": a record, not an error. Files of a user's ideas are looked for in `ideas`
     beside the store.
 
     Args:
         device: a jax.Device.
         n_rows: in how many rows whoever drives the run computes (train.rows); for the record.
-        branch_steps, trunk: of train.jobs.Job. They cost or save steps and change no bit.
+        branch_steps, trunk, retry_of: of train.jobs.Job. The first two cost or save steps, the last
+            is for the record; none changes a bit.
     Returns: the committed record (of whichever attempt was first).
     Raises: SpecError: the corpus is not the one the spec names, or is too small for it.
         Interrupted: should_stop() was true; a checkpoint was left.
@@ -178,6 +181,7 @@ def run(
         "attempt": attempt.number,
         "status": "finished" if diverged_step is None else "diverged",
         "diverged_step": diverged_step,
+        "retry_of": retry_of,
         "stopped_step": stopped_step,
         "train_loss_nats_final": _final_train_loss(attempt, logged, stopped_step),
         "seconds": time.monotonic() - started,
@@ -243,6 +247,7 @@ def _log(
     diverged_step = first + int(np.argmax(is_bad)) + 1 if is_bad.any() else None
     n_good = int(np.argmax(is_bad)) if is_bad.any() else n_valid
     history[:, first : first + n_good] = [np.asarray(column)[:n_good] for column in metrics]
+    diverged_step = diverged_step or exploded_at(spec, history[0], first, first + n_good)
     curve, points = extend(logged.curve, losses[:n_good].tolist(), ends_at or spec.n_steps)
     small = np.asarray(metrics.microbatch_square)[:n_good].tolist()
     big = [norm * norm for norm in norms[:n_good].tolist()]

@@ -74,6 +74,7 @@ def train_all(
                     job.spec, corpus, store, device=device, should_stop=stop.is_set,
                     on_progress=on_progress, checkpoint_every_s=checkpoint_every_s,
                     n_rows=n_rows, branch_steps=job.branch_steps, trunk=job.trunk,
+                    retry_of=job.retry_of,
                 )  # fmt: skip
 
             drive(batch, jobs, n_rows, start=start, on_record=on_record, stop=stop)

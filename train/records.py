@@ -27,14 +27,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RECORD_VERSION = 3
+RECORD_VERSION = 4
 """Version of the columns below; written into every record."""
 
 RUN_COLUMNS = {
     "run_id": "hash of the spec's identity",
     "attempt": "which attempt was committed, from 1",
-    "status": "finished, or diverged (loss not finite)",
-    "diverged_step": "first step with a loss that is not finite; null if none",
+    "status": "finished, or diverged (loss not finite, or exploded: train.explosion)",
+    "diverged_step": "first step with a loss that is not finite, or by which it had exploded; "
+    "null if none",
+    "retry_of": "diverged run that this one repeats at a lower learning rate; null if none",
     "corpus": "name",
     "corpus_hash": "of the documents' text and keys",
     "tokenizer": "name",
@@ -107,6 +109,7 @@ _SINCE = {
         "optimizer", "ema_decay", "z_loss", "idea", "train_flops_standalone", "train_flops_charged",
         "parent_run_id", "parent_step", "stopped_step", "loss_nats_raw",
     ),
+    4: ("retry_of",),
 }  # fmt: skip
 """Columns by the version that brought them."""
 

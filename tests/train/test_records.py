@@ -72,10 +72,11 @@ ADDED_IN = {
         "optimizer", "ema_decay", "z_loss", "idea", "train_flops_standalone", "train_flops_charged",
         "parent_run_id", "parent_step", "stopped_step", "loss_nats_raw",
     ),
+    4: ("retry_of",),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("version,n_columns", [(1, 53), (2, 55)])
+@pytest.mark.parametrize("version,n_columns", [(1, 53), (2, 55), (3, 65)])
 def test_a_record_of_an_older_version_is_read_with_its_later_columns_empty(
     tmp_path, attempt, version, n_columns
 ):
@@ -90,7 +91,7 @@ def test_a_record_of_an_older_version_is_read_with_its_later_columns_empty(
     assert found is not None and found == {**old, **dict.fromkeys(later)}
     assert found.keys() == RUN_COLUMNS.keys()
     path.write_text(json.dumps({**old, "record_version": records.RECORD_VERSION}))
-    with pytest.raises(RecordError, match="does not have the columns of record_version=3"):
+    with pytest.raises(RecordError, match="does not have the columns of record_version=4"):
         records.read_run(tmp_path, RUN)
     with pytest.raises(RecordError, match="differs in .*loss_nats_raw"):
         records.commit(tmp_path, attempt, old)
