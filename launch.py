@@ -22,7 +22,10 @@ commands:
   plan EXPERIMENT      every run with its exact cost, before a step is taken
   run EXPERIMENT       train what is missing, fit, predict, score, draw (start again at any time)
                        tune, critical_batch: their own tables; --recipe-from NAME: tuned rules
-  status [SWEEP]       where each run stands
+  status [SWEEP]       where each run stands (--watch, --json)
+  table [SWEEP|all]    records as one table: --where "n_layers > 4" --columns ... --format csv
+  cancel SWEEP [RUN]   keep runs from being trained; those under way stop with a checkpoint
+  retry SWEEP [RUN]    let failed and cancelled runs be trained again
   fit SWEEP|CSV        fit laws to a sweep, or one law to any CSV with columns N, D, L
   check SWEEP|CSV      quality control: what is wrong with which runs, and why
   approaches SWEEP|CSV the three approaches to N*(C) side by side, each with its bias
@@ -81,6 +84,9 @@ class RunFlags(StudyFlags):
     rows: int | None = None
     """Runs of one shape in one program on each of them. Default: as many as measure fastest on an
     accelerator, 1 on a CPU."""
+    retry_diverged: float | None = None
+    """Train diverged runs again at this factor of their learning rate, such as 0.5, twice at most;
+    each is a new run that names the one it repeats."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class DataFlags(Common):
     """Name of the corpus."""
 
 
-def _stage(out: Path, n_rows: int | None = None):
+def _stage(out: Path, n_rows: int | None = None, retry_diverged: float | None = None):
     from rich.console import Console
 
     from experiments.stages import Stage
@@ -131,7 +137,7 @@ def _stage(out: Path, n_rows: int | None = None):
     workspace = Workspace(out)
     custom.look_in(workspace.ideas)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    return Stage(workspace, console, n_rows)
+    return Stage(workspace, console, n_rows, retry_diverged)
 
 
 def _experiment(name: str):
@@ -238,20 +244,10 @@ def run(args: list[str]) -> None:
     configure(flags.out / "cache")
     from experiments import stages
 
-    stage = _stage(flags.out, flags.rows)
+    stage = _stage(flags.out, flags.rows, flags.retry_diverged)
     if flags.recipe_from is not None:
         _warn(stages.make_plan(experiment, options, stage)[0], flags, stage)
     stages.run(experiment, options, stage, n_workers=flags.workers)
-
-
-def status(args: list[str]) -> None:
-    """Where each run stands."""
-    flags = _parse(SweepFlags, "status", args)
-    from experiments import stages, summary
-
-    stage = _stage(flags.out)
-    found, states = stages.states(flags.sweep, stage)
-    stage.console.print(summary.status_table(found, states))
 
 
 def fit(args: list[str]) -> None:
@@ -293,6 +289,15 @@ def _answered(module: str, name: str, flags: str, args: list[str]) -> int:
     shown = answer(parsed)
     _show(shown, parsed)
     return shown.code
+
+
+def _called(module: str, name: str, flags: str, command: str, args: list[str]) -> int:
+    """A command whose module prints its answer itself; the exit code."""
+    from importlib import import_module
+
+    home = import_module(f"experiments.{module}")
+    call = getattr(home, name)
+    return call(_parse(getattr(home, flags), command, args, call.__doc__))
 
 
 def _show(shown, flags) -> None:
@@ -380,7 +385,7 @@ def data(args: list[str]) -> None:
 
 
 COMMANDS = {
-    "list": list_, "plan": plan, "run": run, "status": status, "fit": fit,
+    "list": list_, "plan": plan, "run": run, "fit": fit,
     "figures": figures, "report": report, "sample": sample, "data": data, "compare": compare,
     "check": partial(_answered, "analyse", "check", "TableFlags"),
     "approaches": partial(_answered, "surveys", "approaches", "SurveyFlags"),
@@ -389,6 +394,10 @@ COMMANDS = {
     "conventions": partial(_answered, "surveys", "conventions", "TableFlags"),
     "final": partial(_answered, "surveys", "final", "FinalFlags"),
     "evaluate": partial(_answered, "evaluating", "evaluate", "EvaluateFlags"),
+    "status": partial(_called, "status_view", "show", "StatusFlags", "status"),
+    "table": partial(_called, "table", "show", "TableFlags", "table"),
+    "cancel": partial(_called, "halting", "cancel", "HaltFlags", "cancel"),
+    "retry": partial(_called, "halting", "retry", "HaltFlags", "retry"),
     "reproduce": partial(_answered, "analyse", "reproduce", "ReproduceFlags"),
 }  # fmt: skip
 
@@ -402,12 +411,17 @@ def main(argv: list[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         print(f"launch.py: no command {args[0]!r}; use {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    from experiments.halting import Cancelled
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return COMMANDS[args[0]](args[1:]) or 0
     except ValueError as error:  # SpecError, RecordError, CorpusError: input, not a bug
         print(f"launch.py: {error}", file=sys.stderr)
         return 2
+    except Cancelled as error:
+        print(f"launch.py: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
             "\nstopped; finished runs and checkpoints are kept, the same command goes on from here",

@@ -89,12 +89,18 @@ def load_sweep(sweep_dir: Path | str) -> Sweep:
     plan, evaluated = folder / "plan.json", folder / "evaluations.parquet"
     meta = json.loads(plan.read_text()) if plan.is_file() else {}
     columns = list(EVALUATION_COLUMNS)
-    evaluations = (
-        pd.read_parquet(evaluated, columns=columns)
-        if evaluated.is_file()
-        else pd.DataFrame(columns=columns)
-    )
-    return Sweep(pd.read_parquet(runs), _read_curves(curves), evaluations, meta)
+    try:
+        evaluations = (
+            pd.read_parquet(evaluated, columns=columns)
+            if evaluated.is_file()
+            else pd.DataFrame(columns=columns)
+        )
+        return Sweep(pd.read_parquet(runs), _read_curves(curves), evaluations, meta)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise ValueError(
+            f"a table of {folder} is damaged ({error}); python launch.py fit {folder.name} writes "
+            "them again from the records"
+        ) from error
 
 
 def points_from_runs(
@@ -203,16 +209,31 @@ def _read_curves(path: Path) -> "pd.DataFrame":
 def _reasons_against_runs(runs: "pd.DataFrame") -> list[str | None]:
     columns = ("role", "status", "diverged_step", "loss_nats")
     rows = zip(*(runs[name].tolist() for name in columns), strict=True)
-    return [_reason_against_run(*row) for row in rows]
+    repeats = _repeats(runs)
+    return [
+        _reason_against_run(*row, repeat=repeats.get(run_id))
+        for run_id, row in zip(runs["run_id"], rows, strict=True)
+    ]
 
 
-def _reason_against_run(role: str, status: str, step: float | None, loss: float) -> str | None:
+def _repeats(runs: "pd.DataFrame") -> dict[str, str]:
+    """The run that repeats each diverged one at a lower rate."""
+    if "retry_of" not in runs.columns:
+        return {}
+    pairs = zip(runs["retry_of"].tolist(), runs["run_id"].tolist(), strict=True)
+    return {parent: run_id for parent, run_id in pairs if isinstance(parent, str)}
+
+
+def _reason_against_run(
+    role: str, status: str, step: float | None, loss: float, repeat: str | None
+) -> str | None:
     if role == HELD_OUT_ROLE:
         return "held out: scored against the prediction, never fitted"
     if role == TRUNK_ROLE:
         return "trunk: its learning rate never came down; its branches are the runs of the study"
     if status == "diverged":
-        return f"diverged: at step {int(step)}" if step and step > 0 else "diverged"
+        reason = f"diverged: at step {int(step)}" if step and step > 0 else "diverged"
+        return reason if repeat is None else f"{reason}; repeated as {repeat}"
     if status != "finished":
         return f"not finished: status {status!r}"
     if not 0 < loss < np.inf:

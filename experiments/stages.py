@@ -5,7 +5,7 @@ run -> score -> figures and report. A second start finds what is done and does t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -13,10 +13,13 @@ from rich.console import Console
 
 from analysis.load import load_sweep
 from analysis.study import Study, predict_held_out, study
-from experiments import ending, summary
+from experiments import diverged, ending, summary
 from experiments.branches import remove_spent_points
+from experiments.cells import write_cells
 from experiments.compact import compact
+from experiments.compacting import compacting
 from experiments.executors.local import execute
+from experiments.halting import refuse_cancelled
 from experiments.plan import (
     Cell,
     Plan,
@@ -35,9 +38,9 @@ from experiments.workspace import (
     write_json_once,
 )
 from model.accounting import count_params
-from train.config import RunSpec, SpecError
+from train.config import SpecError
 from train.data.corpora import TokenizedCorpus, load, prepare
-from train.records import progress, read_run, to_plain
+from train.records import read_run, to_plain
 from train.runtime import n_cores
 
 OBJECTIVE = "ls_log"
@@ -47,11 +50,14 @@ survive quality control, and a Huber delta far below their spread would discard 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a study's stages write and print, and in how many rows they train (of `execute`)."""
+    """Where a study's stages write and print, in how many rows they train (of `execute`), and the
+    factor of the learning rate at which diverged runs are repeated (experiments.diverged).
+    """
 
     workspace: Workspace
     console: Console
     n_rows: int | None = None
+    retry_diverged: float | None = None
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
@@ -68,6 +74,8 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
 
     Raises: SpecError: the sweep's folder holds another plan, or another launcher is at work.
     """
+    if stage.retry_diverged is not None:
+        diverged.check(stage.retry_diverged, experiment)
     plan, corpus = make_plan(experiment, options, stage)
     folder = stage.workspace.sweep(plan.name)
     with sole_launcher(folder):
@@ -82,6 +90,7 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
             train_extensions(experiment, plan, corpus, stage, n_workers)
             conclude(plan.name, stage)
             return
+        repeat_diverged(plan, corpus, stage, n_workers)
         compact(plan, stage.workspace.runs, folder)
         fitted = fit_sweep(plan, folder)
         stage.console.print(summary.fit_tables(fitted))
@@ -108,11 +117,34 @@ def train(
     n_workers: int | None,
 ) -> int:
     """Train cells of a plan that have no record yet; returns how many there were."""
-    jobs = [plan.jobs[cell.spec.run_id] for cell in cells]
-    return execute(
-        jobs, corpus, stage.workspace,
-        n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
-    )  # fmt: skip
+    store, folder = stage.workspace.runs, stage.workspace.sweep(plan.name)
+    parents, ids = diverged.parents(folder), [cell.spec.run_id for cell in cells]
+    jobs = [replace(plan.jobs[run_id], retry_of=parents.get(run_id)) for run_id in ids]
+    refuse_cancelled(plan.name, ids, store, is_before=True)
+    with compacting(plan, store, folder, stage.say):
+        n_trained = execute(
+            jobs, corpus, stage.workspace,
+            n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
+        )  # fmt: skip
+    refuse_cancelled(plan.name, ids, store)
+    return n_trained
+
+
+def repeat_diverged(
+    plan: Plan, corpus: TokenizedCorpus, stage: Stage, n_workers: int | None
+) -> None:
+    """Train diverged runs again at a lower rate, until none may be repeated once more."""
+    folder, store = stage.workspace.sweep(plan.name), stage.workspace.runs
+    whole = diverged.with_retries(plan, folder)
+    while True:
+        if stage.retry_diverged is not None:
+            whole = diverged.add_retries(whole, folder, store, stage.retry_diverged)
+        known = diverged.parents(folder)
+        left = [cell for cell in missing(whole, stage.workspace) if cell.spec.run_id in known]
+        if not left:
+            return
+        stage.say(f"repeating {len(left)} diverged runs at a lower learning rate")
+        train(whole, left, corpus, stage, n_workers)
 
 
 def train_extensions(
@@ -159,6 +191,7 @@ def freeze_plan(plan: Plan, folder: SweepFolder) -> None:
     Raises: SpecError: another plan is there; its results would be mixed with this one's.
     """
     if write_json_once(folder.plan, plan.to_json()):
+        write_cells(plan, folder)
         return
     frozen = frozen_plan(folder).hash
     if frozen != plan.hash:
@@ -303,18 +336,3 @@ def planned(experiment: ModuleType, options: Any, stage: Stage, n_workers: int |
     left = missing(plan, stage.workspace)
     seconds = estimate_total_seconds(plan, left, calibration, n_workers or n_cores())
     return plan, plan_table(plan, calibration), seconds, calibration
-
-
-def states(sweep: str, stage: Stage) -> tuple[Plan, list[tuple[str, str, str]]]:
-    """A sweep's plan, and of each run its state, loss and seconds as text."""
-    plan = frozen_plan(stage.workspace.sweep(sweep))
-    return plan, [_state(cell.spec, stage.workspace) for cell in plan.cells]
-
-
-def _state(spec: RunSpec, workspace: Workspace) -> tuple[str, str, str]:
-    row = read_run(workspace.runs, spec.run_id)
-    if row is None:
-        step = progress(workspace.runs, spec.run_id)
-        return (f"step {step} of {spec.n_steps}" if step else "not begun", "", "")
-    loss = "" if row["loss_nats"] is None else f"{row['loss_nats']:.4f}"
-    return row["status"], loss, f"{row['seconds']:.0f}"

@@ -81,18 +81,6 @@ def plan_tables(
     return Group(table, total, changed)
 
 
-def status_table(plan: Plan, states: Sequence[tuple[str, str, str]]) -> Table:
-    """Where each run of a plan stands; `states` hold (state, loss, seconds) in plan order."""
-    table = _table(f"{plan.name}, plan {plan.hash}")
-    for header in ("run", "role", "LxD", "D tokens", "state", "loss", "seconds"):
-        table.add_column(header, justify="left" if header in ("run", "role", "state") else "right")
-    for cell, state in zip(plan.cells, states, strict=True):
-        spec = cell.spec
-        size = f"{spec.model.n_layers}x{spec.model.d_model}"
-        table.add_row(spec.run_id[:8], cell.role, size, f"{spec.n_tokens:,}", *state)
-    return table
-
-
 def fit_tables(fitted: Study) -> Group:
     """The study's fits: exponents by convention, parameters, minima, frontiers, statuses."""
     return Group(

@@ -59,6 +59,18 @@ class SweepFolder:
         return self.path / "plan.json"
 
     @property
+    def cells_table(self) -> Path:
+        return self.path / "cells.parquet"
+
+    @property
+    def retries(self) -> Path:
+        return self.path / "retries"
+
+    @property
+    def estimates(self) -> Path:
+        return self.path / "estimates.json"
+
+    @property
     def runs_table(self) -> Path:
         return self.path / "runs.parquet"
 

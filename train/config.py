@@ -313,7 +313,7 @@ class RunSpec:
         short = (f"{k}={custom.parse(k, v).short}" for k, v in self.ideas.items())
         return ";".join(short) or None
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """16 hex digits of the SHA-256 of the canonical identity JSON."""
         return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:16]

@@ -84,9 +84,9 @@ def run(
 ) -> Run:
     """Everything of a run but its compiled steps, which whoever drives it computes.
 
-    An interrupted run continues from its last checkpoint. A loss that is not finite, or has blown up
-    for good (train.explosion), ends it with status "diverged": a record, not an error. Files of a user's ideas are looked for in `ideas`
-    beside the store.
+    An interrupted run continues from its last checkpoint. A loss that is not finite, or blew up for
+    good (train.explosion), ends it with status "diverged": a record, not an error. Files of a
+    user's ideas are looked for in `ideas` beside the store.
 
     Args:
         device: a jax.Device.

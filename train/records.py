@@ -25,7 +25,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 RECORD_VERSION = 4
 """Version of the columns below; written into every record."""
@@ -142,6 +142,30 @@ EVALUATION_COLUMNS = {
     "position_se_document": "its standard error, documents independent",
 }
 """Columns of an evaluation; a repeated one has the same step, is_result, corpus_hash and split."""
+
+_TEXT = {
+    "run_id", "status", "retry_of", "corpus", "corpus_hash", "tokenizer", "optimizer", "schedule",
+    "idea", "dtype", "parametrization", "parent_run_id", "device", "mode", "jax_version",
+    "git_commit", "split",
+}  # fmt: skip
+_TRUTH = {"is_exact", "is_result"}
+_LISTS = {"position_edges", "position_loss_nats", "position_se_document"}
+_REAL = {
+    "lr", "weight_decay", "beta2", "ema_decay", "z_loss", "n_epochs", "bits_per_byte", "seconds",
+    "seconds_compile", "noise_scale_tokens", "noise_scale_se", "grad_norm",
+}  # fmt: skip
+
+
+def column_type(name: str) -> Literal["text", "truth", "real", "reals", "whole"]:
+    """What a column of any of the tables holds besides null; FLOPs are real, being past 2^63."""
+    if name in _TEXT:
+        return "text"
+    if name in _TRUTH:
+        return "truth"
+    if name in _LISTS:
+        return "reals"
+    is_real = name in _REAL or name.startswith(("train_flops_", "loss_", "train_loss_"))
+    return "real" if is_real else "whole"
 
 
 class RecordError(ValueError):
@@ -299,13 +323,6 @@ def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
 def committed_attempt(store: Path, row: dict[str, Any]) -> Attempt:
     """The attempt behind a committed record."""
     return Attempt(store / row["run_id"] / f"attempt-{row['attempt']}", row["attempt"])
-
-
-def progress(store: Path, run_id: str) -> int:
-    """Steps that the newest attempt at an uncommitted run has logged, 0 if it has not begun."""
-    tried = attempts(store, run_id)
-    points = read_points(tried[-1]) if tried else []
-    return points[-1]["step"] if points else 0
 
 
 def write_atomically(path: Path, text: str) -> None:
