@@ -251,5 +251,5 @@ def _type(name: str) -> "pa.DataType":
 
     return {
         "text": pa.string(), "truth": pa.bool_(), "real": pa.float64(), "whole": pa.int64(),
-        "reals": pa.list_(pa.float64()),
+        "reals": pa.list_(pa.field("element", pa.float64())),  # as Parquet names it
     }[column_type(name)]  # fmt: skip

@@ -120,8 +120,9 @@ def test_a_damaged_table_is_written_again_from_the_records(
     compact(plan, workspace.runs, folder)
     whole, path = content(folder), folder.path / name
     data = bytearray(path.read_bytes())
-    if harm == "flipped":  # within the first page of data, which the footer does not tell
-        data[parquet.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset + 30] ^= 255
+    if harm == "flipped":  # the last byte of a column's data, of which the footer says nothing
+        column = parquet.ParquetFile(path).metadata.row_group(0).column(0)
+        data[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 255
     elif harm == "foreign":
         pd.DataFrame({"a": [1]}).to_parquet(path)
         data = path.read_bytes()

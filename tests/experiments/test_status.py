@@ -1,5 +1,6 @@
 """What status says of runs, from planted files and from processes that hold runs or held them."""
 
+import io
 import json
 import os
 import subprocess
@@ -250,11 +251,12 @@ def test_the_table_fits_the_terminal(specs, status, workspace, commit, log_steps
     commit(specs[0], status="diverged", loss_nats=None, diverged_step=7)
     log_steps(specs[1], 400)
     lease.halt(workspace.runs, specs[2].run_id, Halt("failed", "it broke " * 30, "node7"))
-    console = Console(width=width, record=True, file=open(os.devnull, "w"))
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(status_view._table(status(), status().runs, width))
     lines = console.export_text().splitlines()
     assert len(lines) == len(specs) + 2, "a line a run"
     assert all(len(line) <= width for line in lines)
+    print(console.export_text(clear=False), *lines, sep="\n")
     running = next(line for line in lines if "running" in line)
     assert specs[1].run_id[:8] in running and "400" in running
     assert (":" + str(os.getpid()) in running) == (width == 200)
