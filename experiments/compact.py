@@ -34,6 +34,9 @@ from train.records import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+AT_ONCE = 500
+"""Runs whose rows are held as Python objects at a time, which take far more memory than tables."""
+
 PART_COLUMNS = {
     "role": "of the run in this sweep: grid, seed, held_out, trunk",
     "isoflop_budget": "FLOPs (matmul_full) that its group shares; null if none",
@@ -166,8 +169,10 @@ def _updated(
     if is_sound and list(kept.items()) == list(stamps.items()):
         return Compacted(old.replace_schema_metadata(), stamps)
     fresh = [run_id for run_id, stamp in stamps.items() if kept.get(run_id) != stamp]
-    rows = [row for run_id in fresh for row in read(run_id)]
-    new = _table(rows, schema)
+    new = pa.concat_tables(
+        _table([row for run_id in fresh[i : i + AT_ONCE] for row in read(run_id)], schema)
+        for i in range(0, len(fresh) + 1, AT_ONCE)
+    )
     is_fresh = set(fresh)
     places = {k: v for k, v in _places(old, 0).items() if k in kept and k not in is_fresh}
     places |= _places(new, len(old))

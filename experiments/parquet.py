@@ -2,9 +2,11 @@
 
 import contextlib
 import os
-import threading
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from train.records import naming
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,12 +16,13 @@ def write_table(table: "pa.Table", path: Path) -> None:
     """Replace a Parquet file, atomically and durably; equal tables give equal bytes."""
     from pyarrow import parquet
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        parquet.write_table(table, temporary, write_page_checksum=True)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            parquet.write_table(table, temporary, write_page_checksum=True)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

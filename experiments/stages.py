@@ -18,6 +18,7 @@ from experiments.branches import remove_spent_points
 from experiments.cells import write_cells
 from experiments.compact import compact
 from experiments.compacting import compacting
+from experiments.executors.failures import RunsFailed
 from experiments.executors.local import execute
 from experiments.halting import refuse_cancelled
 from experiments.plan import (
@@ -33,7 +34,6 @@ from experiments.workspace import (
     SweepFolder,
     Workspace,
     read_json,
-    sole_launcher,
     write_json,
     write_json_once,
 )
@@ -72,41 +72,41 @@ def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan,
 def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | None) -> None:
     """All stages of a study.
 
-    Raises: SpecError: the sweep's folder holds another plan, or another launcher is at work.
+    Raises: SpecError: the sweep's folder holds another plan. RunsFailed: some runs failed.
     """
     if stage.retry_diverged is not None:
         diverged.check(stage.retry_diverged, experiment)
     plan, corpus = make_plan(experiment, options, stage)
     folder = stage.workspace.sweep(plan.name)
-    with sole_launcher(folder):
-        freeze_plan(plan, folder)
-        wanted = ending.extended(experiment, plan, stage.workspace.runs)
-        rows = all_rows(stage.workspace)
-        left = missing(wanted, stage.workspace)
-        seconds = estimate_total_seconds(wanted, left, calibrate(rows), n_workers or n_cores())
-        stage.say(summary.plan_line(plan, seconds))
-        train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage, n_workers)
-        if hasattr(experiment, "conclude"):
-            train_extensions(experiment, plan, corpus, stage, n_workers)
-            conclude(plan.name, stage)
-            return
-        repeat_diverged(plan, corpus, stage, n_workers)
-        compact(plan, stage.workspace.runs, folder)
-        fitted = fit_sweep(plan, folder)
-        stage.console.print(summary.fit_tables(fitted))
-        for cell in plan.of_role("held_out"):
-            freeze_prediction(plan, cell, fitted, stage.workspace)
-            stage.console.print(summary.prediction_table(written_prediction(folder)))
-            if train(plan, [cell], corpus, stage, 1):
-                compact(plan, stage.workspace.runs, folder)
-                # The same numbers: only now the list of rows left out names the held-out run.
-                fitted = fit_sweep(plan, folder)
-        remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
-        score(plan, stage.workspace, folder)
-        draw(plan, fitted, folder, corpus)
-        if folder.score.exists():
-            stage.console.print(summary.score_table(read_json(folder.score)))
-        stage.say(summary.where(folder))
+    freeze_plan(plan, folder)
+    wanted = ending.extended(experiment, plan, stage.workspace.runs)
+    rows = all_rows(stage.workspace)
+    left = missing(wanted, stage.workspace)
+    seconds = estimate_total_seconds(wanted, left, calibrate(rows), n_workers or n_cores())
+    stage.say(summary.plan_line(plan, seconds))
+    train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage, n_workers)
+    if hasattr(experiment, "conclude"):
+        train_extensions(experiment, plan, corpus, stage, n_workers)
+        conclude(plan.name, stage)
+        return
+    repeat_diverged(plan, corpus, stage, n_workers)
+    n_runs = compact(plan, stage.workspace.runs, folder)
+    fitted = fit_sweep(plan, folder)
+    stage.console.print(summary.fit_tables(fitted))
+    for cell in plan.of_role("held_out"):
+        freeze_prediction(plan, cell, fitted, stage.workspace)
+        stage.console.print(summary.prediction_table(written_prediction(folder)))
+        train(plan, [cell], corpus, stage, 1)
+        # Whoever trained it: another launcher may be at work on this sweep.
+        if compact(plan, stage.workspace.runs, folder) > n_runs:
+            # The same numbers: only now the list of rows left out names the held-out run.
+            fitted = fit_sweep(plan, folder)
+    remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
+    score(plan, stage.workspace, folder)
+    draw(plan, fitted, folder, corpus)
+    if folder.score.exists():
+        stage.console.print(summary.score_table(read_json(folder.score)))
+    stage.say(summary.where(folder))
 
 
 def train(
@@ -116,16 +116,22 @@ def train(
     stage: Stage,
     n_workers: int | None,
 ) -> int:
-    """Train cells of a plan that have no record yet; returns how many there were."""
+    """Train cells of a plan that have no record yet; returns how many have one now.
+
+    Raises: RunsFailed: some runs failed, the others are done. Cancelled: some are cancelled.
+    """
     store, folder = stage.workspace.runs, stage.workspace.sweep(plan.name)
     parents, ids = diverged.parents(folder), [cell.spec.run_id for cell in cells]
     jobs = [replace(plan.jobs[run_id], retry_of=parents.get(run_id)) for run_id in ids]
     refuse_cancelled(plan.name, ids, store, is_before=True)
     with compacting(plan, store, folder, stage.say):
-        n_trained = execute(
-            jobs, corpus, stage.workspace,
-            n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
-        )  # fmt: skip
+        try:
+            n_trained = execute(
+                jobs, corpus, stage.workspace,
+                n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
+            )  # fmt: skip
+        except RunsFailed as failed:
+            raise RunsFailed(failed.failures, plan.name) from None
     refuse_cancelled(plan.name, ids, store)
     return n_trained
 
@@ -154,10 +160,11 @@ def train_extensions(
     stage: Stage,
     n_workers: int | None,
 ) -> None:
-    """Train what the runs of a plan ask for, until they ask for no more."""
+    """Train what the runs of a plan ask for, until they ask for no more, or were cancelled."""
     store = stage.workspace.runs
     while left := missing(plan := ending.extended(experiment, plan, store), stage.workspace):
-        train(plan, left, corpus, stage, n_workers)
+        if not train(plan, left, corpus, stage, n_workers):
+            return
 
 
 def conclude(sweep: str, stage: Stage) -> ending.Ending:

@@ -18,8 +18,11 @@ from experiments.status import STATES, RunStatus, State, SweepStatus, sweep_stat
 from experiments.workspace import Workspace, write_json
 from train.records import to_plain
 
-WIDE = 120
-"""Columns of a terminal from which hosts, sizes of data and roles are shown."""
+LEFT_OUT = ("D tokens", "role", "host:pid", "planned", "try", "took", "LxD")
+"""Columns that a narrow terminal does without, the first first."""
+
+MIN_NOTE = 12
+GAP = 2
 
 MAX_FAILURES = 10
 _STYLES = {"failed": "red", "running": "green", "diverged": "yellow", "cancelled": "magenta"}
@@ -144,23 +147,42 @@ def _table(found: SweepStatus, runs: Sequence[RunStatus], width: int) -> Table:
     sweep = found.sweep
     title = f"{sweep.name}, plan {sweep.plan_hash}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    rows = [_cells(run, is_wide=width >= WIDE) for run in runs]
-    used = [name for name in (rows[0] if rows else ()) if any(row[name] for row in rows)]
+    rows = [_cells(run) for run in runs]
+    used = _columns(rows, width)
     for name in used:
         is_text = name in ("run", "role", "state", "host:pid", "note")
-        table.add_column(
-            name, justify="left" if is_text else "right", no_wrap=True,
-            overflow="ellipsis" if name in ("note", "host:pid") else "fold",
-        )  # fmt: skip
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     for run, row in zip(runs, rows, strict=True):
-        table.add_row(*(escape(row[name]) for name in used), style=_STYLES.get(run.state))
+        values = (_cut(row[name], room) for name, room in used.items())
+        table.add_row(*map(escape, values), style=_STYLES.get(run.state))
     return table
 
 
-def _cells(run: RunStatus, *, is_wide: bool) -> dict[str, str]:
+def _columns(rows: Sequence[dict[str, str]], width: int) -> dict[str, int]:
+    """Columns that hold something and fit side by side, each with its width; the note has the rest.
+
+    They are chosen here since rich would squeeze them all alike.
+    """
+    names = list(rows[0]) if rows else []
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    widths = {k: n for k, n in widths.items() if any(row[k] for row in rows)}
+    note = widths.pop("note", 0)
+    for name in LEFT_OUT:
+        if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
+            break
+        widths.pop(name, None)
+    rest = width - sum(widths.values()) - GAP * len(widths)
+    return widths | ({"note": min(note, rest)} if note and rest >= min(note, MIN_NOTE) else {})
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _cells(run: RunStatus) -> dict[str, str]:
     cell = run.cell
     holder = "" if run.host is None else run.host + ("" if run.pid is None else f":{run.pid}")
-    row = {
+    return {
         "run": cell.run_id[:8],
         "role": cell.role,
         "LxD": f"{cell.n_layers}x{cell.d_model}",
@@ -175,10 +197,6 @@ def _cells(run: RunStatus, *, is_wide: bool) -> dict[str, str]:
         "host:pid": holder,
         "note": _note(run),
     }
-    if not is_wide:
-        for name in ("role", "D tokens", "planned", "host:pid"):
-            del row[name]
-    return row
 
 
 def _note(run: RunStatus) -> str:

@@ -256,10 +256,11 @@ def test_the_table_fits_the_terminal(specs, status, workspace, commit, log_steps
     lines = console.export_text().splitlines()
     assert len(lines) == len(specs) + 2, "a line a run"
     assert all(len(line) <= width for line in lines)
-    print(console.export_text(clear=False), *lines, sep="\n")
     running = next(line for line in lines if "running" in line)
-    assert specs[1].run_id[:8] in running and "400" in running
-    assert (":" + str(os.getpid()) in running) == (width == 200)
+    assert specs[1].run_id[:8] in running and f"400/{specs[1].n_steps:,}" in running
+    assert all("waiting" in line for line in lines[5:])
+    for text in (f"{specs[1].n_tokens:,}", "diverged at step 7", "it broke it broke"):
+        assert any(text in line for line in lines) == (width == 200)
 
 
 def test_of_many_runs_those_are_shown_that_ask_for_attention(specs, status, workspace, commit):
