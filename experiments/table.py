@@ -1,5 +1,6 @@
 """`launch.py table`: the records of a sweep, or of all runs, as one table."""
 
+import json
 import math
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from experiments.compact import sweep_table
 from experiments.expression import rows_where, unknown_column
 from experiments.workspace import Workspace
 from train.config import SpecError
+from train.records import to_plain, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +119,9 @@ def as_text(table: "pd.DataFrame", form: str) -> str:
     if form == "csv":
         return table.to_csv(index=False, lineterminator="\n")
     if form == "json":
-        return (table.to_json(orient="records", indent=1, double_precision=15) or "") + "\n"
+        # pandas' own writer keeps 15 digits of a number, one or two less than tell it.
+        rows = to_plain(table.to_dict("records"))
+        return json.dumps(rows, indent=1, allow_nan=False) + "\n"
     from analysis.tables import render
 
     rows = [dict(zip(table.columns, values, strict=True)) for values in _shown(table)]
@@ -129,8 +133,6 @@ def write(table: "pd.DataFrame", form: str, path: Path) -> None:
 
     Raises: SpecError: the folder is missing or cannot be written.
     """
-    from train.records import write_atomically
-
     try:
         if form == "parquet":
             import pyarrow as pa
