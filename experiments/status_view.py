@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,8 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from experiments.status import STATES, RunStatus, State, SweepStatus, sweep_status
-from experiments.workspace import Workspace, write_json
-from train.records import to_plain
+from experiments.workspace import Workspace
+from train.records import to_plain, write_atomically
 
 LEFT_OUT = ("D tokens", "role", "host:pid", "planned", "try", "took", "LxD")
 """Columns that a narrow terminal does without, the first first."""
@@ -62,9 +62,10 @@ def show(flags: StatusFlags) -> int:
     if flags.json is None:
         console.print(_page(found, flags, console.width))
     elif str(flags.json) == "-":
-        print(json.dumps(to_plain(as_json(found)), indent=1, allow_nan=False))
+        print(_lines(found))
     else:
-        write_json(flags.json, to_plain(as_json(found)))
+        flags.json.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(flags.json, _lines(found) + "\n")
         print(f"wrote {flags.json}")
     return 0
 
@@ -92,7 +93,6 @@ def _watch(workspace: Workspace, flags: StatusFlags, console: Console) -> None:
 
 def as_json(found: SweepStatus) -> dict[str, Any]:
     """All of a status as JSON values; the fields of a run's cell stand beside its own."""
-    runs = [asdict(run) for run in found.runs]
     return {
         "sweep": found.sweep.name,
         "experiment": found.sweep.experiment,
@@ -103,8 +103,19 @@ def as_json(found: SweepStatus) -> dict[str, Any]:
         "train_flops": found.train_flops,
         "train_flops_done": found.train_flops_done,
         "eta_seconds": found.eta_seconds,
-        "runs": [{**run.pop("cell"), **run} for run in runs],
+        "runs": [
+            {**vars(run.cell), **{k: v for k, v in vars(run).items() if k != "cell"}}
+            for run in found.runs
+        ],
     }
+
+
+def _lines(found: SweepStatus) -> str:
+    """A status as JSON, a run a line."""
+    values = to_plain(as_json(found))
+    runs = ",\n".join(json.dumps(run, allow_nan=False) for run in values.pop("runs"))
+    head = json.dumps(values, indent=1, allow_nan=False).removesuffix("\n}")
+    return f'{head},\n "runs": [\n{runs}\n]}}'
 
 
 def totals(found: SweepStatus) -> str:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from tyro.conf import Positional
 
 from experiments.cells import read_cells
@@ -23,10 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALL = "all"
-SHORT = (
-    "run_id", "status", "n_layers", "d_model", "n_params_total", "n_tokens",
-    "train_flops_matmul_full", "lr", "loss_nats", "loss_se_document", "seconds",
-)  # fmt: skip
+SHORT = ("run_id", "status", "n_params_total", "n_tokens", "lr", "loss_nats", "seconds")
 """What is shown where a person reads, unless other columns are asked for."""
 
 
@@ -61,9 +55,6 @@ def show(flags: TableFlags) -> int:
     if flags.output is not None:
         write(found, flags.format, flags.output)
         print(f"wrote {flags.output}: {len(found):,} runs, {len(found.columns)} columns")
-    elif flags.format == "text":
-        width = None if sys.stdout.isatty() else 200
-        Console(width=width).print(_table(found))
     else:
         sys.stdout.write(as_text(found, flags.format))
     return 0
@@ -115,7 +106,9 @@ def chosen(table: "pd.DataFrame", flags: TableFlags) -> "pd.DataFrame":
 
 
 def as_text(table: "pd.DataFrame", form: str) -> str:
-    """A table as csv, md or json; numbers of csv and json are exact, empty values empty or null."""
+    """A table as text, md, csv or json; the last two hold exact numbers, and nothing for null."""
+    if form == "text":
+        return _aligned(table)
     if form == "csv":
         return table.to_csv(index=False, lineterminator="\n")
     if form == "json":
@@ -140,23 +133,25 @@ def write(table: "pd.DataFrame", form: str, path: Path) -> None:
             from experiments.parquet import write_table
 
             write_table(pa.Table.from_pandas(table, preserve_index=False), path)
-        elif form == "text":
-            with open(path, "w") as file:
-                Console(file=file, width=10_000).print(_table(table))
         else:
             write_atomically(path, as_text(table, form))
     except OSError as error:
         raise SpecError(f"output={path} cannot be written ({error.strerror})") from error
 
 
-def _table(table: "pd.DataFrame") -> Table:
-    shown = Table(box=None, pad_edge=False)
-    for name in table.columns:
-        is_number = table[name].dtype.kind in "if"
-        shown.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for values in _shown(table):
-        shown.add_row(*map(escape, values))
-    return shown
+def _aligned(table: "pd.DataFrame") -> str:
+    """Lines of a table with aligned columns; lines longer than the terminal are not cut."""
+    body = [list(table.columns), *_shown(table)]
+    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    is_number = [table[name].dtype.kind in "if" for name in table.columns]
+    lines = (
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, is_number, strict=True)
+        ).rstrip()
+        for row in body
+    )
+    return "\n".join(lines) + "\n"
 
 
 def _shown(table: "pd.DataFrame") -> list[list[str]]:
