@@ -96,10 +96,10 @@ def load_sweep(sweep_dir: Path | str) -> Sweep:
             else pd.DataFrame(columns=columns)
         )
         return Sweep(pd.read_parquet(runs), _read_curves(curves), evaluations, meta)
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+    except (ValueError, OSError) as error:  # pyarrow has both for a file cut short
         raise ValueError(
-            f"a table of {folder} is damaged ({error}); python launch.py fit {folder.name} writes "
-            "them again from the records"
+            f"a table in {folder} is damaged ({error}); write it anew from the records: "
+            f"python launch.py fit {folder.name}"
         ) from error
 
 
