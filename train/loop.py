@@ -26,7 +26,8 @@ from train.optimizer import Hyperparameters, hyperparameters
 from train.row import describe_evaluation, describe_noise, describe_spec
 from train.runtime import describe
 from train.start import Logged, begin, notes
-from train.step import StepMetrics, TrainState, microbatches, train_steps
+from train.parts import microbatches
+from train.step import StepMetrics, TrainState, train_steps
 
 
 class Interrupted(Exception):
