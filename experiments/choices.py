@@ -130,9 +130,7 @@ def pair_of(word: str, field_name: str, unit: str) -> tuple[Shape, float]:
     """
     size, _, amount = word.partition(":")
     if not SIZE.fullmatch(size) or not amount:
-        raise SpecError(
-            f"{field_name}={word!r} is no size with {unit}; write it as 4x80:2.4e12"
-        )
+        raise SpecError(f"{field_name}={word!r} is no size with {unit}; write it as 4x80:2.4e12")
     return _shapes_of(size, field_name)[0], number(amount, field_name)
 
 

@@ -23,21 +23,34 @@ AXES = (
     "budget.flops_convention", "seed_init", "seed_data", "data.n_tokens_unique",
 )  # fmt: skip
 N_SHOWN = 4
+MIN_RUNS, MAX_RUNS = 4, 500
+"""Among which one run that breaks a rule is looked for."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A field that varies: the rule that it follows, or None and the runs of each value."""
+    """A field that varies: the rule that it follows, or None and the runs of each value.
+
+    `broken`: the rule that all runs but one follow, and that run.
+    """
 
     field: str
     rule: str | None
     values: tuple[tuple[Any, tuple[str, ...]], ...]
+    broken: tuple[str, str] | None = None
 
     @property
     def sentence(self) -> str:
         """One line for a reader."""
         if self.rule is not None:
             return f"{self.field} follows {self.rule}"
+        if self.broken is not None:
+            words, run_id = self.broken
+            value = next(value for value, ids in self.values if run_id in ids)
+            return (
+                f"{self.field} follows {words}, but in run {run_id[:8]}, where it is "
+                f"{_plain(value)}"
+            )
         shown = "; ".join(
             f"{_plain(value)} in {_runs(ids)}" for value, ids in self.values[:N_SHOWN]
         )
@@ -73,8 +86,21 @@ def _differences(cells: Sequence[Cell], axes: set[str]) -> list[Difference]:
             ids[value].append(spec.run_id)
         rarest_last = sorted(ids.items(), key=lambda pair: -len(pair[1]))
         by_value = tuple((value, tuple(runs)) for value, runs in rarest_last)
-        found.append(Difference(field, _rule(field, of_field, specs), by_value))
+        rule = _rule(field, of_field, specs)
+        broken = None if rule is not None else _broken(field, of_field, specs)
+        found.append(Difference(field, rule, by_value, broken))
     return found
+
+
+def _broken(field: str, values: Sequence[Any], specs: Sequence[RunSpec]) -> tuple[str, str] | None:
+    """A rule that all runs but one follow, and that run; not looked for in very large plans."""
+    if field not in RULES or not MIN_RUNS <= len(specs) <= MAX_RUNS:
+        return None
+    for k, spec in enumerate(specs):
+        rest = [*values[:k], *values[k + 1 :]], [*specs[:k], *specs[k + 1 :]]
+        if (words := _rule(field, *rest)) is not None:
+            return words, spec.run_id
+    return None
 
 
 def _rule(field: str, values: Sequence[Any], specs: Sequence[RunSpec]) -> str | None:

@@ -4,7 +4,7 @@ Question: how does the loss fall with data, and what are tokens worth that are s
 Source: Kaplan et al. 2020 (arXiv:2001.08361, eq. 1.2); repeated tokens: Muennighoff et al. 2023
     (arXiv:2305.16264, eqs. 5 to 7).
 Command: python launch.py run d_ladder --sizes 2x24 --unique 2.5e5 5e5
-Cost: what `plan` says; 9.8e11 training FLOPs in 12 runs as it stands.
+Cost: what `plan` says; 1.7e12 training FLOPs in 12 runs as it stands.
 Result: exponent and floor of L(D) of each size, and how many fresh tokens the repeated ones are
     worth; with three sizes or more, Muennighoff's law.
 """

@@ -40,19 +40,29 @@ NEWEST = 30
 """Runs that the machine's speed is the median of."""
 
 SHARES = (
-    (4e4, 0.15),
-    (1e6, 0.30),
-)
-BATCH_SHARES = ((1, 1.0), (64, 1.0))
+    (5.5e4, 0.19), (8.6e4, 0.195), (1.6e5, 0.24), (2.5e5, 0.295), (3.4e5, 0.315), (5e5, 0.33),
+    (9e5, 0.345), (1.5e6, 0.38), (2.2e6, 0.415), (7.9e6, 0.50), (2.3e7, 0.545),
+)  # fmt: skip
+"""Training FLOPs a token, and the share of a core's float32 product rate that a step of 512 tokens
+reaches: 1x16 to 8x192 by benchmarks/bench_shares.py."""
+
+BATCH_SHARES = ((64, 0.81), (128, 0.87), (256, 0.97), (512, 1.0), (1024, 1.03), (2048, 1.06))
+"""Tokens a step, and the factor on the share (the same benchmark; means of 2x24 and 4x64)."""
 
 START_SECONDS = 2.0
 """Until a fresh worker takes a step: its imports and the corpus (measured 1.7 to 2.1)."""
-RUN_SECONDS = 0.5
+RUN_SECONDS = 0.3
 """Of every run: the executable from the cache, first weights, the record."""
-COMPILE_SECONDS = (2.5, 0.9)
+
+COMPILE_SECONDS = (2.5, 0.6)
 """Of a shape that the cache does not know: once, and a layer; at REFERENCE_RATE."""
-REFERENCE_RATE = 1e11
+
+EVALUATION_COMPILE_SECONDS = 1.5
+"""Of its evaluation, which a record does not count as compilation."""
+
+REFERENCE_RATE = 9e10
 """FLOP/s of the float32 product on a core where the seconds above were measured."""
+
 COLD_SECONDS = 1.0
 """A first dispatch that took longer was compiled; others came from the cache."""
 
@@ -157,8 +167,13 @@ def _flops_per_token(row: Row) -> float:
 def _rate(row: Row) -> float:
     """FLOP/s of a run with its final evaluation, which is a forward pass, a third of training."""
     evaluation = row["n_validation_tokens"] * _flops_per_token(row) / 3
-    work = row["train_flops_matmul_full"] + evaluation
-    return work / (row["seconds"] - row["seconds_compile"])
+    other = row["seconds_compile"] + RUN_SECONDS
+    if row["seconds_compile"] > COLD_SECONDS:
+        factor = row["seconds_compile"] / _compile_seconds(row["n_layers"])
+        other += EVALUATION_COMPILE_SECONDS * factor
+    # Of a run that took hardly longer than its compilation little is known; it must stay positive.
+    seconds = max(row["seconds"] - other, 0.1 * (row["seconds"] - row["seconds_compile"]))
+    return (row["train_flops_matmul_full"] + evaluation) / seconds
 
 
 def _compile_seconds(n_layers: int) -> float:
@@ -195,7 +210,7 @@ def estimate(
     first of its shape. Fits and figures are left out. Runs in `done` count for nothing in the sum.
     """
     seconds: dict[str, float] = {}
-    wall, compiled = 0.0, set(calibration.by_shape)
+    wall, compiled = 0.0, _compiled(plan, calibration)
     held_out = [c.spec.run_id for c in plan.of_role("held_out")]
     others = [run_id for run_id in plan.jobs if run_id not in held_out]
     run_seconds = functools.partial(_run_seconds, calibration, n_validation_tokens)
@@ -208,21 +223,28 @@ def estimate(
     return Estimate(seconds, wall)
 
 
+def _compiled(plan: Plan, calibration: Calibration) -> set[Any]:
+    """Compile keys of which a run has finished here: the cache knows them."""
+    specs = [cell.spec for cell in plan.cells]
+    return {s.compile_key for s in specs if shape_of(s) in calibration.by_shape and not s.ideas}
+
+
 def _run_seconds(
     calibration: Calibration, n_validation_tokens: int, job: Job, is_compiled: bool
 ) -> float:
     work = work_flops(job, n_validation_tokens) / calibration.flops_per_second(job.spec)
-    compiling = 0.0 if is_compiled else _compile_seconds(job.spec.model.n_layers)
-    return RUN_SECONDS + work + compiling * calibration.compile_factor
+    compiling = _compile_seconds(job.spec.model.n_layers) + EVALUATION_COMPILE_SECONDS
+    cold = 0.0 if is_compiled else compiling * calibration.compile_factor
+    return RUN_SECONDS + work + cold
 
 
 def _play(
     jobs: Sequence[Job],
     run_seconds: Callable[[Job, bool], float],
     n_workers: int,
-    compiled: set[Shape],
+    compiled: set[Any],
 ) -> tuple[dict[str, float], float]:
-    """Seconds of each job, and when the last ends; `compiled` gains the shapes met."""
+    """Seconds of each job, and when the last ends; `compiled` gains the compile keys met."""
     if not jobs:
         return {}, 0.0
     first, *later = waves(jobs)
@@ -235,9 +257,9 @@ def _play(
         for worker in tuple(idle):
             if (job := queue.take(shapes[worker])) is None:
                 break
-            shapes[worker], shape = job.spec.compile_key, shape_of(job.spec)
-            took[job.spec.run_id] = run_seconds(job, shape in compiled)
-            compiled.add(shape)
+            shapes[worker] = key = job.spec.compile_key
+            took[job.spec.run_id] = run_seconds(job, key in compiled)
+            compiled.add(key)
             idle.remove(worker)
             heapq.heappush(running, (now + took[job.spec.run_id], worker, job.spec.run_id))
         if not running:

@@ -38,23 +38,32 @@ def state_bytes(spec: RunSpec) -> int:
     return FLOAT * count_params(spec.model).total * n_copies
 
 
-def device_bytes(spec: RunSpec, platform: str) -> int:
-    """Arrays of a run on its device at their peak, in training or in its evaluation.
-
-    Not in it: the process, which takes about 250 MB on a CPU, and rows of other runs.
-    """
+def training_bytes(spec: RunSpec, platform: str) -> int:
+    """State, gradients, and what a microbatch keeps for its backward pass."""
     cfg = spec.model
-    n_values = count_params(cfg).total
     n_parts = microbatches(cfg.seq_len, spec.batch_size, platform)
     kept = cfg.n_layers * (
         PER_WIDTH * cfg.d_model + PER_FF * cfg.d_ff + PER_SCORE * cfg.n_heads * cfg.seq_len
     )
     per_token = kept + PER_LOGIT * cfg.vocab_size
-    gradients = FLOAT * n_values * 2
-    training = gradients + FLOAT * per_token * spec.batch_tokens / n_parts
+    gradients = FLOAT * count_params(cfg).total * 2
+    return round(state_bytes(spec) + gradients + FLOAT * per_token * spec.batch_tokens / n_parts)
+
+
+def evaluation_bytes(spec: RunSpec) -> int:
+    """State, and the largest arrays of a forward pass."""
+    cfg = spec.model
     scores = cfg.n_heads * cfg.seq_len + 4 * cfg.d_model
-    evaluating = FLOAT * EVALUATION_TOKENS * max(cfg.vocab_size + cfg.d_model, scores)
-    return round(state_bytes(spec) + max(training, evaluating))
+    per_token = max(cfg.vocab_size + cfg.d_model, scores)
+    return state_bytes(spec) + FLOAT * EVALUATION_TOKENS * per_token
+
+
+def device_bytes(spec: RunSpec, platform: str) -> int:
+    """Arrays of a run on its device at their peak, in training or in its evaluation.
+
+    Not in it: the process, which takes about 250 MB on a CPU, and rows of other runs.
+    """
+    return max(training_bytes(spec, platform), evaluation_bytes(spec))
 
 
 def disk_bytes(spec: RunSpec) -> int:

@@ -1,8 +1,8 @@
 """Which cells make a study: builders that return tuples of cells, to be added up into a plan.
 
-    at = Setting(recipe, data_config(corpus), corpus.vocab_size)
-    cells = isoflop(at, (1e11, 2e11), sizes) + as_held_out(grid(at, [Size(4, 80)], [10**7]))
-    cells += with_seeds(cells[:1], 2)
+at = Setting(recipe, data_config(corpus), corpus.vocab_size)
+cells = isoflop(at, (1e11, 2e11), sizes) + as_held_out(grid(at, [Size(4, 80)], [10**7]))
+cells += with_seeds(cells[:1], 2)
 """
 
 import dataclasses

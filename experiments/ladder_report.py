@@ -23,7 +23,7 @@ def conclude_n(plan: Plan, sweep: Sweep) -> Ending:
     """L(N) under both counts of N, with and without a floor."""
     from analysis.figures.ladder import draw_ladder
 
-    tables: dict[str, Sequence[Row]] = {"Runs": _runs(sweep)}
+    tables: dict[str, Sequence[Row]] = {"Runs": run_rows(sweep)}
     fits: dict[str, Fit] = {}
     points = {n: points_from_runs(sweep.runs, n) for n in ("total", "non_embedding")}
     for convention, of_convention in points.items():
@@ -46,7 +46,7 @@ def conclude_d(plan: Plan, sweep: Sweep) -> Ending:
 
     every = points_from_runs(sweep.runs)
     epochs = every.extra["n_epochs"]
-    tables: dict[str, Sequence[Row]] = {"Runs": _runs(sweep)}
+    tables: dict[str, Sequence[Row]] = {"Runs": run_rows(sweep)}
     fits, series, laws = {}, [], []
     worth: list[dict[str, str]] = []
     for n_params in np.unique(every.n_params):
@@ -117,7 +117,8 @@ def _equal_tokens(law: Fit, loss_nats: float) -> float:
     return (found["A"] / (loss_nats - found["E"])) ** (1 / found["alpha"])
 
 
-def _runs(sweep: Sweep) -> list[dict[str, str]]:
+def run_rows(sweep: Sweep) -> list[dict[str, str]]:
+    """One row a run, by size, unique tokens and D."""
     ordered = sweep.runs.sort_values(["n_params_total", "n_tokens_unique", "n_tokens", "seed_init"])
     return [_run_row(row) for row in ordered.to_dict("records")]
 

@@ -4,7 +4,7 @@ Question: how does the loss fall with size, where data is not what limits it?
 Source: Kaplan et al. 2020 (arXiv:2001.08361, eq. 1.1); with a floor, Henighan et al. 2020
     (arXiv:2010.14701, eq. 1.1).
 Command: python launch.py run n_ladder --sizes small --tokens-per-param 20
-Cost: what `plan` says; 1.4e12 training FLOPs in 7 runs as it stands.
+Cost: what `plan` says; 3.3e12 training FLOPs in 7 runs as it stands.
 Result: exponent, coefficient and floor of L(N), under both counts of N.
 """
 

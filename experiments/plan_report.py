@@ -4,10 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
+from experiments.plan import BUDGET_CONVENTION, Cell
 from experiments.planning import Planned
 from experiments.summary import duration
+from model.accounting import FLOPS_CONVENTIONS
 
 WIDE = 150
 """Columns of a terminal from which numbers are printed whole."""
@@ -20,12 +23,12 @@ def plan_tables(found: Planned, width: int) -> Group:
     """Everything about a plan in tables that fit into `width` columns, from 80 on."""
     whole = width >= WIDE
     amount: Callable[[float], str] = (lambda n: f"{n:,}") if whole else short
-    plan = found.plan
+    plan, gap = found.plan, 2 if whole else 1
     parts: list[RenderableType] = [
-        _table(f"{plan.name}, plan {plan.hash}: runs", found.rows, _run_columns(found, amount)),
-        _table("Costs", found.rows, _cost_columns(found, whole)),
+        _table(f"{plan.name}, plan {plan.hash}: runs", found.rows, _run_columns(found, amount), gap),
+        _table("Costs", found.rows, _cost_columns(found, whole), gap),
         _table("Shapes: one program each, its runs one after another or side by side",
-               found.shapes, _shape_columns(found, amount)),
+               found.shapes, _shape_columns(found, amount), gap),
         *_sentences(found),
     ]  # fmt: skip
     return Group(*parts)
@@ -36,10 +39,10 @@ def _run_columns(found: Planned, amount: Callable[[float], str]) -> list[Column]
         ("run", lambda r: r["run_id"][:8]),
         ("role", lambda r: r["role"]),
         ("LxD", _size),
-        ("N total", lambda r: amount(r["n_params_total"])),
-        ("D tokens", lambda r: amount(r["n_tokens"])),
+        ("N", lambda r: amount(r["n_params_total"])),
+        ("D", lambda r: amount(r["n_tokens"])),
         ("unique", lambda r: amount(r["n_tokens_unique"])),
-        ("epochs", lambda r: f"{r['n_epochs']:.2f}"),
+        ("epochs", _epochs),
         ("steps", lambda r: f"{r['n_steps']:,}"),
         ("batch", lambda r: str(r["batch_tokens"])),
         ("lr", lambda r: f"{r['lr']:.3g}"),
@@ -51,8 +54,8 @@ def _run_columns(found: Planned, amount: Callable[[float], str]) -> list[Column]
 def _cost_columns(found: Planned, whole: bool) -> list[Column]:
     is_budgeted = any(row["isoflop_budget"] for row in found.rows)
     is_shared = bool(found.plan.of_role("trunk"))
-    conventions = ("matmul_full", "matmul_causal", "6n_total", "6n_non_embedding")
-    shown = conventions if whole else conventions[:1]
+    budgets = {c.isoflop_convention for c in found.plan.cells if c.isoflop_budget}
+    shown = [c for c in reversed(FLOPS_CONVENTIONS) if whole or c in {BUDGET_CONVENTION, *budgets}]
     columns: list[Column] = [("run", lambda r: r["run_id"][:8])]
     if is_budgeted:
         columns += [("budget", _budget), ("off by", _off)]
@@ -105,24 +108,35 @@ def _sentences(found: Planned) -> list[str]:
         f"memory of the largest run: {size_of(sums['memory_bytes_largest'])} and its process; "
         f"disk: {size_of(sums['disk_bytes'])}, and up to "
         f"{size_of(sums['disk_bytes_under_way'])} of states while it runs",
-        *(f"dropped to fit the budget: {d.role} {_named(d)}" for d in found.dropped),
+        *_dropped(found),
         *(("warning: " if d.rule is None else "") + d.sentence for d in found.differences),
         f"overrides: {plan.overrides}" if plan.overrides else "overrides: none",
     ]
-    return lines
+    return [escape(line) for line in lines]
 
 
-def _named(cell: Any) -> str:
+def _dropped(found: Planned) -> list[str]:
+    """One line a role."""
+    by_role: dict[str, list[str]] = {}
+    for cell in found.dropped:
+        by_role.setdefault(cell.role, []).append(_named(cell))
+    return [f"dropped to fit the budget: {r} {', '.join(n)}" for r, n in by_role.items()]
+
+
+def _named(cell: Cell) -> str:
     model = cell.spec.model
-    size = f"{model.n_layers}x{model.d_model}"
-    return f"{cell.spec.run_id[:8]}, {size} on {cell.spec.n_tokens:,} tokens"
+    tokens = short(cell.spec.n_tokens)
+    return f"{cell.spec.run_id[:8]} ({model.n_layers}x{model.d_model} on {tokens} tokens)"
 
 
-def _table(title: str, rows: Any, columns: list[Column]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+def _table(title: str, rows: Any, columns: list[Column], gap: int) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False,
+        padding=(0, gap, 0, 0),
+    )  # fmt: skip
     for name, _ in columns:
         left = name in ("run", "role")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name == "run")
     for row in rows:
         table.add_row(*(value(row) for _, value in columns))
     return table
@@ -130,6 +144,11 @@ def _table(title: str, rows: Any, columns: list[Column]) -> Table:
 
 def _size(row: Row) -> str:
     return f"{row['n_layers']}x{row['d_model']}"
+
+
+def _epochs(row: Row) -> str:
+    epochs = row["n_epochs"]
+    return f"{epochs:.3g}" if epochs < 100 else f"{epochs:.0f}"
 
 
 def _budget(row: Row) -> str:

@@ -1,10 +1,8 @@
 """What `plan` says of a plan before a step is taken: the table, totals, shapes, and estimates."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -41,6 +39,9 @@ class Limits:
     def __post_init__(self) -> None:
         if self.trim and self.budget is None:
             raise SpecError("trim without a budget; give one, such as --budget 1e13 or --budget 2h")
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ from analysis.study import Study, predict_held_out, study
 from experiments import ending, summary
 from experiments.branches import remove_spent_points
 from experiments.compact import compact
-from experiments.executors.local import execute
 from experiments.estimates import estimate
+from experiments.executors.local import execute
+from experiments.ladder_report import run_rows
 from experiments.plan import Cell, Plan, plan_from_json
 from experiments.planning import (
+    NO_LIMITS,
     Limits,
     calibration_of,
     limited,
@@ -69,7 +71,7 @@ def run(
     stage: Stage,
     *,
     n_workers: int | None,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
 ) -> None:
     """All stages of a study.
 
@@ -78,7 +80,10 @@ def run(
     """
     plan, corpus = make_plan(experiment, options, stage)
     n = workers(n_workers)
-    calibration, n_validation = calibration_of(stage.workspace, n), len(corpus.validation_tokens) - 1
+    calibration, n_validation = (
+        calibration_of(stage.workspace, n),
+        len(corpus.validation_tokens) - 1,
+    )
     plan, _ = limited(plan, limits, calibration, corpus, n, stage.workspace)
     folder = stage.workspace.sweep(plan.name)
     with sole_launcher(folder):
@@ -96,7 +101,7 @@ def run(
             return
         compact(plan, stage.workspace.runs, folder)
         fitted = fit_sweep(plan, folder)
-        stage.console.print(summary.fit_tables(fitted))
+        show_fits(fitted, folder, stage)
         for cell in plan.of_role("held_out"):
             freeze_prediction(plan, cell, fitted, stage.workspace)
             stage.console.print(summary.prediction_table(written_prediction(folder)))
@@ -195,6 +200,16 @@ def fit_sweep(plan: Plan, folder: SweepFolder) -> Study:
     fitted = study(load_sweep(folder.path).runs, OBJECTIVE)
     write_json(folder.fits, to_plain({"plan_hash": plan.hash, **fitted.to_json()}))
     return fitted
+
+
+def show_fits(fitted: Study, folder: SweepFolder, stage: Stage) -> None:
+    """The tables of fits; of a sweep that no law of L(N, D) fits, its runs and the reason."""
+    if any(row.fit.ok for row in fitted.all_cells):
+        stage.console.print(summary.fit_tables(fitted))
+        return
+    print_tables({"Runs": run_rows(load_sweep(folder.path))}, (), "text")
+    status = fitted.all_cells[0].fit.status
+    stage.say(f"no law of L(N, D) is fitted to these runs: {status}")
 
 
 def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, workspace: Workspace) -> None:

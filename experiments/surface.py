@@ -4,7 +4,7 @@ Question: what is L(N, D) over sizes and tokens of your choice?
 Source: the design of Kaplan et al. 2020 (arXiv:2001.08361, section 4) and of approach 3 of Hoffmann
     et al. 2022 (arXiv:2203.15556).
 Command: python launch.py run grid --sizes 1x16 2x24 3x32 --tokens 4e5 8e5 1.6e6
-Cost: what `plan` says; 1.2e12 training FLOPs in 12 runs as it stands.
+Cost: what `plan` says; 2.2e12 training FLOPs in 12 runs as it stands.
 Result: the fits of the quickstart, on this grid.
 """
 

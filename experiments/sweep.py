@@ -4,7 +4,7 @@ Question: is the recipe's learning rate, or its batch, the best one for these si
 Source: none: a look before a study. `tune` fits laws to such searches (Li et al. 2025,
     arXiv:2503.04715).
 Command: python launch.py run sweep --sizes 2x24 --tokens 5e5 --batches 4 8 16 --rates 0.5 1 2
-Cost: what `plan` says; 3.6e11 training FLOPs in 9 runs as it stands.
+Cost: what `plan` says; 7.0e11 training FLOPs in 9 runs as it stands.
 Result: a table of losses, the best of each size and D, and whether it is at an edge.
 """
 
@@ -91,7 +91,9 @@ def _edges(best: dict, tried: list[dict]) -> str:
     """Where the best lies at an edge of what was tried, in words."""
     told = []
     for name, label in (("batch_size", "batches"), ("lr", "rates")):
-        of_this = [r for r in tried if name == "batch_size" or r["batch_size"] == best["batch_size"]]
+        of_this = [
+            r for r in tried if name == "batch_size" or r["batch_size"] == best["batch_size"]
+        ]
         values = sorted({row[name] for row in of_this})
         if len(values) > 1 and best[name] in (values[0], values[-1]):
             told.append(label)

@@ -114,9 +114,7 @@ def _drop_order(plan: Plan) -> list[Cell]:
     left, order = dict(whole), []
     while kinds:
         # Of equal shares, as at first, the kind of the costliest run.
-        role = max(
-            kinds, key=lambda r: (left[r] / whole[r], flops[kinds[r][-1].spec.run_id], r)
-        )
+        role = max(kinds, key=lambda r: (left[r] / whole[r], flops[kinds[r][-1].spec.run_id], r))
         cell = kinds[role].pop()
         left[role] -= flops[cell.spec.run_id]
         order.append(cell)

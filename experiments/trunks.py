@@ -3,7 +3,7 @@
 Question: what is L(N, D), when runs of one size share all but their cooldown?
 Source: Haegele et al. 2024 (arXiv:2405.18392, section 3).
 Command: python launch.py run trunks --sizes 1x16 2x24 3x32 --tokens 4e5 8e5 1.6e6
-Cost: what `plan` says; shared steps are charged once: 9.7e11 training FLOPs in 16 runs as it stands.
+Cost: what `plan` says; 1.5e12 training FLOPs in 16 runs as it stands, shared steps charged once.
 Result: the fits of the quickstart, branches of one trunk being one cluster of every bootstrap.
 """
 
@@ -21,9 +21,8 @@ class Options(choices.Choices):
     sizes: tuple[str, ...] = ("1x16", "2x16", "2x24", "3x32")
     """Layers x width, or a family of model.ladders, such as small or kaplan:1e6."""
     tokens: tuple[float, ...] = (500_000.0, 1_000_000.0, 2_000_000.0)
-    """D of the branches of every trunk."""
-    cooldown_fraction: float = 0.2
-    """Share of a run's steps in which its rate comes down."""
+    """D of the branches of every trunk; recipe.cooldown_fraction is the share of steps in which
+    the rate comes down."""
 
 
 def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
@@ -38,6 +37,6 @@ def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
         at = choices.setting(choices.replaced(options, seed=seed), corpus)
         cells += grid.trunk_and_branch_cells(
             shapes, tokens, at.recipe, at.data, vocab_size=at.vocab_size, seed=seed,
-            cooldown_fraction=options.cooldown_fraction,
+            cooldown_fraction=at.recipe.cooldown_fraction,
         )  # fmt: skip
     return choices.plan_of("trunks", options, cells)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.fit import Fit
 from analysis.figures.style import (
     MARKER_SIZE,
     SMALL_SIZE,
@@ -14,6 +13,7 @@ from analysis.figures.style import (
     new_figure,
     plain,
 )
+from analysis.fit import Fit
 
 N_DRAWN = 200
 

@@ -9,8 +9,8 @@ from model.kernels import CPU
 from train.config import Budget, OptimizerConfig, ScheduleConfig
 from train.loss import mean_loss
 from train.optimizer import MUON_RMS, direction, hyperparameters, init_moments
-from train.schedule import averaging_rates
 from train.parts import microbatches
+from train.schedule import averaging_rates
 from train.step import TrainState, train_steps
 
 K, BATCH = 16, 8
