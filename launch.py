@@ -73,6 +73,12 @@ class PlanFlags(StudyFlags):
     """Runs side by side, for the estimate. Default: one a device."""
     json: Path | None = None
     """Write the plan and its table to this file."""
+    price_per_hour: float | None = None
+    """Of the machine, in whatever money: the total is told in it."""
+    budget: str | None = None
+    """At most this for all runs: training FLOPs such as 1e15, or time such as 2h or 90min."""
+    trim: bool = False
+    """Drop the most expensive runs of each kind until the rest fits the budget."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,10 @@ class RunFlags(StudyFlags):
     retry_diverged: float | None = None
     """Train diverged runs again at this factor of their learning rate, such as 0.5, twice at most;
     each is a new run that names the one it repeats."""
+    budget: str | None = None
+    """At most this for all runs: training FLOPs such as 1e15, or time such as 2h or 90min."""
+    trim: bool = False
+    """Drop the most expensive runs of each kind until the rest fits the budget."""
 
 
 @dataclass(frozen=True)
@@ -222,17 +232,22 @@ def list_(args: list[str]) -> None:
 def plan(args: list[str]) -> None:
     """Every run with its exact cost."""
     experiment, options, flags = _parse_experiment(PlanFlags, "plan", args)
-    from experiments import stages, summary
+    from experiments import planning, stages
+    from experiments.plan_report import plan_tables
     from experiments.workspace import write_json
 
     stage = _stage(flags.out)
-    found, rows, seconds, calibration = stages.planned(experiment, options, stage, flags.workers)
-    stage.console.print(summary.plan_tables(found, rows, seconds, calibration))
+    whole, corpus = stages.make_plan(experiment, options, stage)
+    found = planning.planned(
+        experiment, whole, corpus, stage.workspace, planning.Limits(flags.budget, flags.trim),
+        n_workers=flags.workers, price_per_hour=flags.price_per_hour,
+    )  # fmt: skip
+    stage.console.print(plan_tables(found, stage.console.width), highlight=False)
     for sentence in getattr(experiment, "notes", lambda options: ())(options):
         stage.say(sentence)
-    _warn(found, flags, stage)
+    _warn(found.plan, flags, stage)
     if flags.json:
-        write_json(flags.json, {**found.to_json(), "table": rows, "seconds_left": seconds})
+        write_json(flags.json, found.to_json())
         print(f"wrote {flags.json}")
 
 
@@ -243,11 +258,13 @@ def run(args: list[str]) -> None:
 
     configure(flags.out / "cache")
     from experiments import stages
+    from experiments.planning import Limits
 
     stage = _stage(flags.out, flags.rows, flags.retry_diverged)
     if flags.recipe_from is not None:
         _warn(stages.make_plan(experiment, options, stage)[0], flags, stage)
-    stages.run(experiment, options, stage, n_workers=flags.workers)
+    limits = Limits(flags.budget, flags.trim)
+    stages.run(experiment, options, stage, n_workers=flags.workers, limits=limits)
 
 
 def fit(args: list[str]) -> None:

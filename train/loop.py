@@ -25,11 +25,12 @@ from train.inputs import STEPS_PER_DISPATCH, Windows, next_inputs, training_wind
 from train.jobs import Progress
 from train.lease import Lost, Unavailable
 from train.optimizer import Hyperparameters, hyperparameters
+from train.parts import microbatches
 from train.records import Attempt
 from train.row import describe_evaluation, describe_noise, describe_spec
 from train.runtime import describe
 from train.start import Logged, begin, notes
-from train.step import StepMetrics, TrainState, microbatches, train_steps
+from train.step import StepMetrics, TrainState, train_steps
 
 
 class Interrupted(Exception):

@@ -105,9 +105,6 @@ def test_a_diverged_run_has_its_record_and_one_under_way_has_none(plan, workspac
     records.append_points(attempt, [point(begun, 5)])
     assert untouched in [cell.spec for cell in stages.missing(plan, workspace)]
     assert len(stages.missing(plan, workspace)) == len(plan.cells) - 2
-    assert {row["run_id"] for row in stages.all_rows(workspace)} == {
-        finished.run_id, diverged.run_id,
-    }  # fmt: skip
 
 
 def prediction_of(spec, *entries):
