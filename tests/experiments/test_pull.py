@@ -85,6 +85,7 @@ def test_shares_have_every_shape_once_and_the_costliest_apart(make_spec):
     assert [job for job in jobs if job.spec.compile_key in shares[1]] == jobs[2:4]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_queue_and_one_takes_over_from_the_other(
     make_spec, queue_of, shared_workspace
 ):
