@@ -187,6 +187,7 @@ def test_launchers_side_by_side_write_the_same(plan, workspace, folder, add):
 
 def test_tables_follow_while_a_sweep_runs(plan, workspace, folder, add, monkeypatch):
     monkeypatch.setattr("experiments.compacting.EVERY_S", 0.01)
+    monkeypatch.setattr("experiments.compacting.MAX_SHARE", 1.0)
     said, is_there = [], threading.Event()
     wait = is_there.wait
     with compacting_beside(plan, workspace.runs, folder, said.append):
