@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -267,9 +267,7 @@ def _is_elsewhere(store: Path, run: RunStatus) -> bool:
     return holder is not None and holder.machine != lease.this_process().machine
 
 
-def silent_attempts(
-    held: Mapping[str, Attempt], folder: Path, sleep: Callable[[float], None] = time.sleep
-) -> set[str]:
+def silent_attempts(held: Mapping[str, Attempt], folder: Path) -> set[str]:
     """Of runs held on other hosts, those whose holder shows no sign of life.
 
     A heartbeat is alive if it is young by the clock that the file system stamps a file of ours
@@ -284,7 +282,7 @@ def silent_attempts(
     }
     before = {run_id: _count(attempt) for run_id, attempt in doubtful.items()}
     if doubtful:
-        sleep(2 * lease.BEAT_S)
+        time.sleep(2 * lease.BEAT_S)
     return {run_id for run_id, attempt in doubtful.items() if _count(attempt) == before[run_id]}
 
 

@@ -51,7 +51,7 @@ class StatusFlags:
 def show(flags: StatusFlags) -> int:
     """Where each run stands: state, progress, loss, time left, host; failures with reasons."""
     workspace = Workspace(flags.out)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     try:
         if flags.watch:
             _watch(workspace, flags, console)

@@ -102,7 +102,7 @@ def chosen(table: "pd.DataFrame", flags: TableFlags) -> "pd.DataFrame":
         table = table.sort_values(
             flags.sort, ascending=not flags.descending, kind="stable", na_position="last"
         )
-    return table[list(columns)].reset_index(drop=True)
+    return table.loc[:, list(columns)].reset_index(drop=True)
 
 
 def as_text(table: "pd.DataFrame", form: str) -> str:

@@ -62,7 +62,8 @@ def test_plan_shows_every_run_and_trains_none(told, tmp_path):
 def test_status_shows_finished_runs(told, finished_study):
     code, out, _ = told("status", sweep_name(finished_study), "--out", finished_study)
     assert code == 0
-    assert out.count("finished") == tiny_study.N_RUNS
+    assert sum("  finished  " in line for line in out.splitlines()) == tiny_study.N_RUNS
+    assert f"{tiny_study.N_RUNS} runs: {tiny_study.N_RUNS} finished" in out
     assert "held_out" in out
 
 

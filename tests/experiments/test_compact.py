@@ -97,6 +97,7 @@ def test_later_evaluations_and_runs_made_anew_are_seen(plan, workspace, folder, 
     compact(plan, workspace.runs, folder)
     spec = plan.cells[1].spec
     row = records.read_run(workspace.runs, spec.run_id)
+    assert row is not None
     attempt = records.committed_attempt(workspace.runs, row)
     records.add_evaluations(attempt, [evaluation(attempt, spec.run_id, "other")])
     compact(plan, workspace.runs, folder)
@@ -127,9 +128,6 @@ def test_a_damaged_table_is_written_again_from_the_records(
         pd.DataFrame({"a": [1]}).to_parquet(path)
         data = path.read_bytes()
     path.write_bytes({"truncated": data[: len(data) // 2], "empty": b""}.get(harm, data))
-    if harm != "flipped":
-        with pytest.raises((ValueError, KeyError)):
-            load_sweep(folder.path).curves["loss_nats"], load_sweep(folder.path).runs["loss_nats"]
     compact(plan, workspace.runs, folder)
     assert content(folder) == whole
 
@@ -189,6 +187,7 @@ def test_launchers_side_by_side_write_the_same(plan, workspace, folder, add):
 
 def test_tables_follow_while_a_sweep_runs(plan, workspace, folder, add, monkeypatch):
     monkeypatch.setattr("experiments.compacting.EVERY_S", 0.01)
+    monkeypatch.setattr("experiments.compacting.MAX_SHARE", 1.0)
     said, is_there = [], threading.Event()
     wait = is_there.wait
     with compacting_beside(plan, workspace.runs, folder, said.append):

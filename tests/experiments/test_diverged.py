@@ -12,7 +12,7 @@ from analysis.load import points_from_runs
 from experiments import diverged, quickstart, stages, tune
 from experiments.cells import read_cells
 from experiments.compact import compact
-from experiments.plan import Cell, Plan
+from experiments.plan import Cell, Plan, Role
 from experiments.stages import Stage, freeze_plan, frozen_plan, repeat_diverged, train
 from experiments.status import sweep_status
 from experiments.status_view import _note
@@ -30,7 +30,7 @@ def make_plan(prepared, tiny):
     )
     model = dataclasses.replace(tiny, vocab_size=256, n_layers=1)
 
-    def make_plan(*rates, role="grid"):
+    def make_plan(*rates: float, role: Role = "grid") -> Plan:
         specs = (
             RunSpec(
                 model=model, data=data, optimizer=OptimizerConfig(lr=lr), budget=Budget(steps=40)

@@ -150,7 +150,6 @@ def test_a_holder_on_another_host_is_told_by_its_heartbeat(
             (attempt.directory / "heartbeat").write_text("7")
 
     monkeypatch.setattr(looking.time, "sleep", wait)
-    monkeypatch.setattr(looking.silent_attempts, "__defaults__", (wait,))
     found = status().runs[0]
     assert (found.state, found.host) == (state, "node9")
     assert (found.reason == "no sign of life from node9") == (state == "interrupted")

@@ -36,6 +36,7 @@ def test_a_blown_up_loss_that_stays_is_an_explosion(spec):
 def test_the_step_does_not_depend_on_when_it_is_asked(spec):
     values = losses((100, -1), (WINDOW + 50, 9))
     whole = at(spec, values)
+    assert whole is not None
     found = [exploded_at(spec, values, first, min(first + 16, 400)) for first in range(0, 400, 16)]
     assert [step for step in found if step is not None][0] == whole
     assert found.index(whole) == (whole - 1) // 16
