@@ -70,6 +70,12 @@ class PlanFlags(StudyFlags):
     """Runs side by side, for the estimate. Default: one a device."""
     json: Path | None = None
     """Write the plan and its table to this file."""
+    price_per_hour: float | None = None
+    """Of the machine, in whatever money: the total is told in it."""
+    budget: str | None = None
+    """At most this for all runs: training FLOPs such as 1e15, or time such as 2h or 90min."""
+    trim: bool = False
+    """Drop the most expensive runs of each kind until the rest fits the budget."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,10 @@ class RunFlags(StudyFlags):
     rows: int | None = None
     """Runs of one shape in one program on each of them. Default: as many as measure fastest on an
     accelerator, 1 on a CPU."""
+    budget: str | None = None
+    """At most this for all runs: training FLOPs such as 1e15, or time such as 2h or 90min."""
+    trim: bool = False
+    """Drop the most expensive runs of each kind until the rest fits the budget."""
 
 
 @dataclass(frozen=True)
@@ -216,17 +226,22 @@ def list_(args: list[str]) -> None:
 def plan(args: list[str]) -> None:
     """Every run with its exact cost."""
     experiment, options, flags = _parse_experiment(PlanFlags, "plan", args)
-    from experiments import stages, summary
+    from experiments import planning, stages
+    from experiments.plan_report import plan_tables
     from experiments.workspace import write_json
 
     stage = _stage(flags.out)
-    found, rows, seconds, calibration = stages.planned(experiment, options, stage, flags.workers)
-    stage.console.print(summary.plan_tables(found, rows, seconds, calibration))
+    whole, corpus = stages.make_plan(experiment, options, stage)
+    found = planning.planned(
+        experiment, whole, corpus, stage.workspace, planning.Limits(flags.budget, flags.trim),
+        n_workers=flags.workers, price_per_hour=flags.price_per_hour,
+    )  # fmt: skip
+    stage.console.print(plan_tables(found, stage.console.width), highlight=False)
     for sentence in getattr(experiment, "notes", lambda options: ())(options):
         stage.say(sentence)
-    _warn(found, flags, stage)
+    _warn(found.plan, flags, stage)
     if flags.json:
-        write_json(flags.json, {**found.to_json(), "table": rows, "seconds_left": seconds})
+        write_json(flags.json, found.to_json())
         print(f"wrote {flags.json}")
 
 
@@ -237,11 +252,13 @@ def run(args: list[str]) -> None:
 
     configure(flags.out / "cache")
     from experiments import stages
+    from experiments.planning import Limits
 
     stage = _stage(flags.out, flags.rows)
     if flags.recipe_from is not None:
         _warn(stages.make_plan(experiment, options, stage)[0], flags, stage)
-    stages.run(experiment, options, stage, n_workers=flags.workers)
+    limits = Limits(flags.budget, flags.trim)
+    stages.run(experiment, options, stage, n_workers=flags.workers, limits=limits)
 
 
 def status(args: list[str]) -> None:

@@ -38,7 +38,8 @@ def _trainer(cfg, batch_size: int, n_steps: int, device):
     from model.kernels import kernels_for
     from train.config import OptimizerConfig
     from train.optimizer import hyperparameters, init_moments
-    from train.step import TrainState, microbatches, train_steps
+    from train.parts import microbatches
+    from train.step import TrainState, train_steps
 
     hyper = hyperparameters(OptimizerConfig(lr=1e-4))
     params = init_params(cfg, 0)

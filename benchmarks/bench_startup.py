@@ -41,7 +41,8 @@ def _child(data_dir: str, cache_dir: str, n_layers: int, d_model: int, started: 
     from train.data.corpora import load
     from train.inputs import next_inputs, training_windows
     from train.optimizer import hyperparameters, init_moments
-    from train.step import TrainState, microbatches, train_steps
+    from train.parts import microbatches
+    from train.step import TrainState, train_steps
 
     imported = time.monotonic() - started
     corpus = load("sotu", Path(data_dir))

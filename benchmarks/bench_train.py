@@ -90,7 +90,8 @@ def ours(shape: Shape, device=None):
     from model.kernels import kernels_for
     from train.config import OptimizerConfig
     from train.optimizer import hyperparameters, init_moments
-    from train.step import TrainState, microbatches, train_steps
+    from train.parts import microbatches
+    from train.step import TrainState, train_steps
 
     cfg, device = _config(shape), device or jax.devices()[0]
     hyper = hyperparameters(OptimizerConfig(lr=1e-3))

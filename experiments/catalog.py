@@ -2,11 +2,28 @@
 
 from types import ModuleType
 
-from experiments import critical_batch, ladder, quickstart, tune
+from experiments import (
+    critical_batch,
+    d_ladder,
+    isoflop,
+    ladder,
+    n_ladder,
+    quickstart,
+    surface,
+    sweep,
+    trunks,
+    tune,
+)
 from train.config import SpecError
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "quickstart": quickstart,
+    "grid": surface,
+    "isoflop": isoflop,
+    "n_ladder": n_ladder,
+    "d_ladder": d_ladder,
+    "trunks": trunks,
+    "sweep": sweep,
     "tune": tune,
     "critical_batch": critical_batch,
     "ladder": ladder,

@@ -2,33 +2,44 @@
 
 import functools
 import hashlib
-import statistics
-from collections.abc import Iterable, Sequence
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from experiments.branches import make_jobs, waves
-from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
+from experiments.branches import make_jobs
+from model.accounting import FLOPS_CONVENTIONS, FlopsConvention, train_flops
 from train.config import RunSpec, SpecError, canonical_json, from_json, to_json, without_added
 from train.jobs import Job
 
 Role = Literal["grid", "seed", "held_out", "trunk"]
 """A trunk is trained for the states that it leaves to other runs and is no point of any law."""
 
-DEFAULT_FLOPS_PER_SECOND = 1.5e10
-"""Of one CPU core on models of this size (measured on two kinds of core: 1.0e10 to 2.3e10)."""
-
-DEFAULT_COMPILE_SECONDS = 6.0
 BUDGET_TOLERANCE = 0.01
+BUDGET_CONVENTION: FlopsConvention = "matmul_full"
+"""Of budgets that do not say: a plan written before it could be chosen has the same hash."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a plan and its part in it; `isoflop_budget` in FLOPs, convention matmul_full."""
+    """One run of a plan and its part in it.
+
+    Args:
+        isoflop_budget: FLOPs that the run shares with the others of its isoFLOP curve.
+        isoflop_convention: what these FLOPs count (model.accounting).
+    """
 
     spec: RunSpec
     role: Role
     isoflop_budget: float | None = None
+    isoflop_convention: FlopsConvention = BUDGET_CONVENTION
+
+    @property
+    def budget_error(self) -> float | None:
+        """By which share the run spends more than its budget: D is a whole number of steps."""
+        if self.isoflop_budget is None:
+            return None
+        spent = train_flops(self.spec.model, self.spec.n_tokens, self.isoflop_convention)
+        return spent / self.isoflop_budget - 1
 
 
 @dataclass(frozen=True)
@@ -42,21 +53,25 @@ class Plan:
     cells: tuple[Cell, ...]
 
     def __post_init__(self) -> None:
-        ids = [cell.spec.run_id for cell in self.cells]
-        twice = sorted({i for i in ids if ids.count(i) > 1})
+        counts = Counter(cell.spec.run_id for cell in self.cells)
+        twice = sorted(run_id for run_id, count in counts.items() if count > 1)
         if twice:
             raise SpecError(f"plan {self.name} holds the same run twice: {twice}; remove one")
         for cell in self.cells:
             self._check_budget(cell)
+        budgeted = [c for c in self.cells if c.isoflop_budget is not None]
+        conventions = sorted({cell.isoflop_convention for cell in budgeted})
+        if len(conventions) > 1:
+            raise SpecError(
+                f"plan {self.name}: isoflop_convention={' and '.join(conventions)}; equal budgets "
+                "of two conventions are no isoFLOP curve: use one of them, or two plans"
+            )
 
     def _check_budget(self, cell: Cell) -> None:
-        if cell.isoflop_budget is None:
-            return
-        spent = train_flops(cell.spec.model, cell.spec.n_tokens, "matmul_full")
-        error = abs(spent / cell.isoflop_budget - 1)
-        if error > BUDGET_TOLERANCE:
+        error = cell.budget_error
+        if error is not None and abs(error) > BUDGET_TOLERANCE:
             raise SpecError(
-                f"plan {self.name}: run {cell.spec.run_id} is {error:.1%} off its budget of "
+                f"plan {self.name}: run {cell.spec.run_id} is {error:+.1%} off its budget of "
                 f"{cell.isoflop_budget:.3g} FLOPs (at most {BUDGET_TOLERANCE:.0%}); "
                 "use a smaller batch_size or a larger budget"
             )
@@ -102,9 +117,12 @@ def plan_from_json(values: dict[str, Any]) -> Plan:
     """
     try:
         cells = tuple(
-            Cell(from_json(RunSpec, c["spec"]), c["role"], c["isoflop_budget"])
+            Cell(
+                from_json(RunSpec, c["spec"]), c["role"], c["isoflop_budget"],
+                _convention(c.get("isoflop_convention", BUDGET_CONVENTION)),
+            )
             for c in values["cells"]
-        )
+        )  # fmt: skip
         labels = {key: values[key] for key in ("name", "experiment", "options", "overrides")}
         plan, written = Plan(**labels, cells=cells), values["hash"]
     except (KeyError, TypeError) as error:
@@ -123,99 +141,23 @@ def _hash(experiment: str, cells: list[dict[str, Any]]) -> str:
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
-    values = to_json(cell.spec)
-    return {"role": cell.role, "isoflop_budget": cell.isoflop_budget, "spec": values}
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What a device does: FLOP/s (matmul_full) by model size and in the median, compile seconds."""
-
-    flops_per_second: float
-    by_size: dict[tuple[int, int], float]
-    compile_seconds: float
-    is_measured: bool
-
-
-def calibrate(rows: Iterable[dict[str, Any]]) -> Calibration:
-    """Rates from finished runs that took all their steps in one go; defaults if there are none."""
-    rates: dict[tuple[int, int], list[float]] = {}
-    compiles = []
-    for row in rows:
-        seconds = row["seconds"] - row["seconds_compile"]
-        is_whole = not row["resumed_from_step"] and not row["parent_step"]
-        if row["status"] != "finished" or not is_whole or seconds <= 0:
-            continue
-        size = (row["n_layers"], row["d_model"])
-        rates.setdefault(size, []).append(row["train_flops_matmul_full"] / seconds)
-        compiles.append(row["seconds_compile"])
-    if not rates:
-        return Calibration(DEFAULT_FLOPS_PER_SECOND, {}, DEFAULT_COMPILE_SECONDS, False)
-    by_size = {size: statistics.median(found) for size, found in rates.items()}
-    overall = statistics.median(rate for found in rates.values() for rate in found)
-    return Calibration(overall, by_size, statistics.median(compiles), True)
-
-
-def charged_flops(job: Job) -> int:
-    """FLOPs (matmul_full) that a run has to pay: without the steps that its trunk has taken."""
-    n_tokens = job.n_steps_own * job.spec.batch_tokens
-    return train_flops(job.spec.model, n_tokens, "matmul_full")
-
-
-def estimate_seconds(job: Job, calibration: Calibration) -> float:
-    """Seconds of training one run on one device, compilation left out."""
-    size = (job.spec.model.n_layers, job.spec.model.d_model)
-    rate = calibration.by_size.get(size, calibration.flops_per_second)
-    return charged_flops(job) / rate
-
-
-def estimate_total_seconds(
-    plan: Plan, cells: Sequence[Cell], calibration: Calibration, n_workers: int
-) -> float:
-    """Wall time of these cells of a plan, which share the workers.
-
-    Branches wait for all trunks, held-out runs for all others.
-    """
-
-    def stage(jobs: Sequence[Job]) -> float:
-        seconds = [estimate_seconds(job, calibration) for job in jobs]
-        n_shapes = len({job.spec.compile_key for job in jobs})
-        work = sum(seconds) + n_shapes * calibration.compile_seconds
-        return max(work / n_workers, max(seconds, default=0.0))
-
-    held_out = [plan.jobs[c.spec.run_id] for c in cells if c.role == "held_out"]
-    others = [plan.jobs[c.spec.run_id] for c in cells if c.role != "held_out"]
-    return sum(map(stage, waves(others))) + stage(held_out)
-
-
-def plan_table(plan: Plan, calibration: Calibration) -> list[dict[str, Any]]:
-    """One row a run: what it is, what it costs under every convention, how long it may take."""
-    return [_plan_row(cell, plan.jobs[cell.spec.run_id], calibration) for cell in plan.cells]
-
-
-def _plan_row(cell: Cell, job: Job, calibration: Calibration) -> dict[str, Any]:
-    spec, counts = cell.spec, count_params(cell.spec.model)
+    convention = cell.isoflop_convention
     return {
-        "run_id": spec.run_id,
         "role": cell.role,
         "isoflop_budget": cell.isoflop_budget,
-        "n_layers": spec.model.n_layers,
-        "d_model": spec.model.d_model,
-        "n_params_embedding": counts.embedding,
-        "n_params_non_embedding": counts.non_embedding,
-        "n_params_norm": counts.norm,
-        "n_params_head": counts.head,
-        "n_params_total": counts.total,
-        "n_tokens": spec.n_tokens,
-        "n_steps": spec.n_steps,
-        "batch_tokens": spec.batch_tokens,
-        "lr": spec.optimizer.lr,
-        "seed": spec.seed_init,
-        **{
-            f"train_flops_{convention}": train_flops(spec.model, spec.n_tokens, convention)
-            for convention in FLOPS_CONVENTIONS
-        },
-        "train_flops_standalone": train_flops(spec.model, spec.n_tokens, "matmul_full"),
-        "train_flops_charged": charged_flops(job),
-        "seconds": estimate_seconds(job, calibration),
+        **({} if convention == BUDGET_CONVENTION else {"isoflop_convention": convention}),
+        "spec": to_json(cell.spec),
     }
+
+
+def _convention(name: str) -> FlopsConvention:
+    if name not in FLOPS_CONVENTIONS:
+        known = ", ".join(FLOPS_CONVENTIONS)
+        raise SpecError(f"isoflop_convention={name!r} is unknown; use one of {known}")
+    return name
+
+
+def charged_flops(job: Job, convention: FlopsConvention = BUDGET_CONVENTION) -> int:
+    """FLOPs that a run has to pay: without the steps that its trunk has taken."""
+    n_tokens = job.n_steps_own * job.spec.batch_tokens
+    return train_flops(job.spec.model, n_tokens, convention)

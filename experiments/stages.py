@@ -16,14 +16,17 @@ from analysis.study import Study, predict_held_out, study
 from experiments import ending, summary
 from experiments.branches import remove_spent_points
 from experiments.compact import compact
+from experiments.estimates import estimate
 from experiments.executors.local import execute
-from experiments.plan import (
-    Cell,
-    Plan,
-    calibrate,
-    estimate_total_seconds,
-    plan_from_json,
-    plan_table,
+from experiments.ladder_report import run_rows
+from experiments.plan import Cell, Plan, plan_from_json
+from experiments.planning import (
+    NO_LIMITS,
+    Limits,
+    calibration_of,
+    limited,
+    workers,
+    write_estimates,
 )
 from experiments.printing import print_tables
 from experiments.workspace import (
@@ -38,7 +41,6 @@ from model.accounting import count_params
 from train.config import RunSpec, SpecError
 from train.data.corpora import TokenizedCorpus, load, prepare
 from train.records import progress, read_run, to_plain
-from train.runtime import n_cores
 
 OBJECTIVE = "ls_log"
 """Least squares in log loss: the residuals of a few dozen runs of one recipe have no outliers that
@@ -63,19 +65,34 @@ def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan,
     return experiment.plan(options, corpus), corpus
 
 
-def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | None) -> None:
+def run(
+    experiment: ModuleType,
+    options: Any,
+    stage: Stage,
+    *,
+    n_workers: int | None,
+    limits: Limits = NO_LIMITS,
+) -> None:
     """All stages of a study.
 
-    Raises: SpecError: the sweep's folder holds another plan, or another launcher is at work.
+    Raises: SpecError: the sweep's folder holds another plan, another launcher is at work, or the
+        plan does not fit its limits.
     """
     plan, corpus = make_plan(experiment, options, stage)
+    n = workers(n_workers)
+    calibration, n_validation = (
+        calibration_of(stage.workspace, n),
+        len(corpus.validation_tokens) - 1,
+    )
+    plan, _ = limited(plan, limits, calibration, corpus, n, stage.workspace)
     folder = stage.workspace.sweep(plan.name)
     with sole_launcher(folder):
         freeze_plan(plan, folder)
+        write_estimates(plan, estimate(plan, calibration, n, n_validation), calibration, n, folder)
         wanted = ending.extended(experiment, plan, stage.workspace.runs)
-        rows = all_rows(stage.workspace)
-        left = missing(wanted, stage.workspace)
-        seconds = estimate_total_seconds(wanted, left, calibrate(rows), n_workers or n_cores())
+        left = {cell.spec.run_id for cell in missing(wanted, stage.workspace)}
+        done = frozenset(set(wanted.jobs) - left)
+        seconds = estimate(wanted, calibration, n, n_validation, done).wall_seconds
         stage.say(summary.plan_line(plan, seconds))
         train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage, n_workers)
         if hasattr(experiment, "conclude"):
@@ -84,7 +101,7 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
             return
         compact(plan, stage.workspace.runs, folder)
         fitted = fit_sweep(plan, folder)
-        stage.console.print(summary.fit_tables(fitted))
+        show_fits(fitted, folder, stage)
         for cell in plan.of_role("held_out"):
             freeze_prediction(plan, cell, fitted, stage.workspace)
             stage.console.print(summary.prediction_table(written_prediction(folder)))
@@ -183,6 +200,16 @@ def fit_sweep(plan: Plan, folder: SweepFolder) -> Study:
     fitted = study(load_sweep(folder.path).runs, OBJECTIVE)
     write_json(folder.fits, to_plain({"plan_hash": plan.hash, **fitted.to_json()}))
     return fitted
+
+
+def show_fits(fitted: Study, folder: SweepFolder, stage: Stage) -> None:
+    """The tables of fits; of a sweep that no law of L(N, D) fits, its runs and the reason."""
+    if any(row.fit.ok for row in fitted.all_cells):
+        stage.console.print(summary.fit_tables(fitted))
+        return
+    print_tables({"Runs": run_rows(load_sweep(folder.path))}, (), "text")
+    status = fitted.all_cells[0].fit.status
+    stage.say(f"no law of L(N, D) is fitted to these runs: {status}")
 
 
 def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, workspace: Workspace) -> None:
@@ -288,21 +315,6 @@ def redraw(sweep: str, stage: Stage) -> SweepFolder:
 def missing(plan: Plan, workspace: Workspace) -> tuple[Cell, ...]:
     """Cells without a committed record."""
     return tuple(c for c in plan.cells if read_run(workspace.runs, c.spec.run_id) is None)
-
-
-def all_rows(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every committed record of the workspace, of whatever sweep."""
-    ids = sorted(path.parent.name for path in workspace.runs.glob("*/run.json"))
-    return [row for run_id in ids if (row := read_run(workspace.runs, run_id)) is not None]
-
-
-def planned(experiment: ModuleType, options: Any, stage: Stage, n_workers: int | None):
-    """The plan, its table, the estimated seconds of what is missing, and where they come from."""
-    plan, _ = make_plan(experiment, options, stage)
-    calibration = calibrate(all_rows(stage.workspace))
-    left = missing(plan, stage.workspace)
-    seconds = estimate_total_seconds(plan, left, calibration, n_workers or n_cores())
-    return plan, plan_table(plan, calibration), seconds, calibration
 
 
 def states(sweep: str, stage: Stage) -> tuple[Plan, list[tuple[str, str, str]]]:

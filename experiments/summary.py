@@ -10,12 +10,14 @@ from rich.table import Table
 from analysis.conventions import ConventionRow
 from analysis.fit import Fit
 from analysis.study import Study
-from experiments.plan import Calibration, Plan
+from experiments.plan import Plan
 from experiments.workspace import SweepFolder
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds as a person says them; "unknown" for NaN."""
+    if math.isnan(seconds):
+        return "unknown"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -27,58 +29,6 @@ def plan_line(plan: Plan, seconds: float) -> str:
         f"{plan.name}: plan {plan.hash}, {len(plan.cells)} runs; "
         f"training left: about {duration(seconds)}"
     )
-
-
-def plan_tables(
-    plan: Plan, rows: Sequence[dict[str, Any]], seconds: float, calibration: Calibration
-) -> Group:
-    """Every run of a plan with its cost, and the totals."""
-    table = _table(f"{plan.name}, plan {plan.hash}")
-    headers = (
-        "run", "role", "LxD", "N non-emb.", "N emb.", "N norm", "N head", "N total", "D tokens",
-        "steps", "batch", "lr", "seed", "C matmul full", "C causal", "C 6ND total",
-        "C 6ND non-emb.", "C charged", "seconds",
-    )  # fmt: skip
-    for header in headers:
-        table.add_column(header, justify="left" if header in ("run", "role") else "right")
-    for row in rows:
-        table.add_row(
-            row["run_id"][:8],
-            row["role"],
-            f"{row['n_layers']}x{row['d_model']}",
-            *(
-                f"{row['n_params_' + group]:,}"
-                for group in ("non_embedding", "embedding", "norm", "head", "total")
-            ),
-            f"{row['n_tokens']:,}",
-            f"{row['n_steps']:,}",
-            str(row["batch_tokens"]),
-            f"{row['lr']:.4g}",
-            str(row["seed"]),
-            *(
-                f"{row['train_flops_' + convention]:.3e}"
-                for convention in (
-                    "matmul_full",
-                    "matmul_causal",
-                    "6n_total",
-                    "6n_non_embedding",
-                    "charged",
-                )
-            ),
-            f"{row['seconds']:.0f}",
-        )
-    alone = sum(row["train_flops_standalone"] for row in rows if row["role"] != "trunk")
-    flops = sum(row["train_flops_charged"] for row in rows)
-    shared = f", {alone:.3e} without trunks" if plan.of_role("trunk") else ""
-    tokens = sum(row["n_tokens"] for row in rows)
-    source = "measured on earlier runs here" if calibration.is_measured else "a default"
-    total = (
-        f"{len(rows)} runs, {tokens:,} tokens, {flops:.3e} training FLOPs (matmul full){shared}; "
-        f"not yet trained: about {duration(seconds)} "
-        f"at {calibration.flops_per_second / 1e9:.1f} GFLOP/s a worker ({source})"
-    )
-    changed = f"overrides: {plan.overrides}" if plan.overrides else "overrides: none"
-    return Group(table, total, changed)
 
 
 def status_table(plan: Plan, states: Sequence[tuple[str, str, str]]) -> Table:

@@ -45,6 +45,13 @@ def is_logged(step: int, n_steps: int) -> bool:
     return any(step == math.ceil(_GROWTH ** (exponent + i)) for i in (0, 1))
 
 
+def n_points(n_steps: int) -> int:
+    """How many points a curve of so many steps has."""
+    n_growths = math.floor(math.log(n_steps) / math.log(_GROWTH))
+    logged = {math.ceil(_GROWTH**i) for i in range(n_growths + 1)}
+    return len({step for step in logged if step <= n_steps} | {n_steps})
+
+
 def extend(curve: Curve, losses: list[float], n_steps: int) -> tuple[Curve, list[Point]]:
     """Add the losses of the next steps; returns the new progress and the points they completed."""
     points = []

@@ -14,9 +14,9 @@ from model.kernels import Kernels
 from train.data.batches import gather, n_windows, target_positions
 from train.data.corpora import TokenizedCorpus
 from train.loss import token_losses
+from train.parts import EVALUATION_TOKENS
 
 WHOLE_SPLIT = "validation"
-_TOKENS_PER_BATCH = 4096
 MAX_POSITIONS = 128
 """Up to this many positions of a window each has a loss of its own; longer windows have bins."""
 
@@ -72,7 +72,7 @@ def evaluate(
             f"the validation split has {len(tokens)} tokens, fewer than one window of "
             f"model.seq_len={cfg.seq_len} + 1; use a shorter seq_len or more text"
         )
-    per_batch = max(1, _TOKENS_PER_BATCH // cfg.seq_len)
+    per_batch = max(1, EVALUATION_TOKENS // cfg.seq_len)
     starts = range(0, n, per_batch)
     # The last batch repeats the last window to keep one compiled shape; the surplus is cut off.
     batches = [np.minimum(np.arange(s, s + per_batch), n - 1) for s in starts]

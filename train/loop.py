@@ -23,10 +23,11 @@ from train.evaluate import Evaluation, evaluate, evaluation_row
 from train.inputs import STEPS_PER_DISPATCH, Windows, next_inputs, training_windows
 from train.jobs import Progress
 from train.optimizer import Hyperparameters, hyperparameters
+from train.parts import microbatches
 from train.row import describe_evaluation, describe_noise, describe_spec
 from train.runtime import describe
 from train.start import Logged, begin, notes
-from train.step import StepMetrics, TrainState, microbatches, train_steps
+from train.step import StepMetrics, TrainState, train_steps
 
 
 class Interrupted(Exception):

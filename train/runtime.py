@@ -71,7 +71,7 @@ def describe(device, kernels_name: str, n_rows: int = 1) -> Runtime:
     import jax
 
     is_cpu = device.platform == "cpu"
-    name = _cpu_model() if is_cpu else device.device_kind
+    name = cpu_name() if is_cpu else device.device_kind
     n_devices = len(jax.local_devices())
     pool = max(int(os.environ.get("NPROC", os.cpu_count() or 1)), n_devices)
     mode = f"{device.platform} kernels={kernels_name}" + (f" pool={pool}" if is_cpu else "")
@@ -97,7 +97,8 @@ def git_commit() -> str:
     return described.stdout.strip()
 
 
-def _cpu_model() -> str:
+def cpu_name() -> str:
+    """What the CPU calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -6,7 +6,6 @@ differ in them, and the short last dispatch of a run, share one executable.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -18,9 +17,6 @@ from model.functional import Params
 from model.kernels import Kernels
 from train.loss import mean_loss
 from train.optimizer import Hyperparameters, apply_updates, direction
-
-CPU_MICROBATCH_TOKENS = 512
-"""On a CPU, gradients are formed for at most this many tokens at once: attention stays in cache."""
 
 
 class TrainState(NamedTuple):
@@ -47,15 +43,6 @@ class StepMetrics(NamedTuple):
     loss_nats: jax.Array
     grad_norm: jax.Array
     microbatch_square: jax.Array
-
-
-def microbatches(seq_len: int, batch_size: int, platform: str) -> int:
-    """The fewest equal parts of a batch that each fit the cache of a CPU; 1 elsewhere."""
-    if platform != "cpu":
-        return 1
-    at_most = max(1, CPU_MICROBATCH_TOKENS // seq_len)
-    parts = range(math.ceil(batch_size / at_most), batch_size + 1)
-    return next(n for n in parts if batch_size % n == 0)
 
 
 @functools.partial(

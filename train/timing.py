@@ -1,6 +1,7 @@
 """Seconds of a training step of two specs, measured in turns in one process."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from model.kernels import kernels_for
 from train.config import RunSpec
 from train.inputs import STEPS_PER_DISPATCH
 from train.optimizer import hyperparameters, init_moments
-from train.step import TrainState, microbatches, train_steps
+from train.parts import microbatches
+from train.step import TrainState, train_steps
 
 N_ROUNDS = 15
 
@@ -22,11 +24,12 @@ def step_seconds(specs: tuple[RunSpec, ...], device: Any, n_rounds: int = N_ROUN
     A round takes one dispatch of every spec, so that whatever else the machine does falls on all:
     compare within rounds. Tokens are random, which costs the same; compilation is left out.
     """
-    steppers = [_stepper(spec, device) for spec in specs]
+    steppers = [stepper(spec, device) for spec in specs]
     return np.array([[_seconds(step) for step in steppers] for _ in range(n_rounds)])
 
 
-def _stepper(spec: RunSpec, device: Any):
+def stepper(spec: RunSpec, device: Any) -> Callable[[], None]:
+    """A spec's dispatch on random tokens, compiled: every call takes STEPS_PER_DISPATCH steps."""
     params = init_params(spec.model, spec.seed_init, spec.parametrization)
     hyper = hyperparameters(spec.optimizer)
     state = jax.device_put(TrainState(params, init_moments(params, hyper)), device)

@@ -10,19 +10,13 @@ import same_run
 from rich.console import Console
 
 from analysis.load import points_from_runs
-from experiments import summary
+from experiments import footprint, planning
 from experiments.branches import make_jobs, remove_spent_points, waves
 from experiments.compact import compact
+from experiments.estimates import Calibration, estimate, shape_of
 from experiments.executors.local import execute
 from experiments.grid import trunk_and_branch_cells
-from experiments.plan import (
-    Cell,
-    Plan,
-    calibrate,
-    estimate_total_seconds,
-    plan_from_json,
-    plan_table,
-)
+from experiments.plan import Cell, Plan, plan_from_json
 from experiments.recipe import Recipe, Size
 from model.accounting import train_flops
 from train.config import DataConfig, ScheduleConfig, SpecError
@@ -48,6 +42,13 @@ def branching_plan(language):
         SIZES, TOKENS, Recipe(seq_len=16), data, vocab_size=256, seed=0, cooldown_fraction=0.25
     )
     return Plan("branches", "none", {}, {}, cells)
+
+
+KNOWN = Calibration(1e10, {}, 1.0, "planted")
+
+
+def guess(plan):
+    return estimate(plan, KNOWN, 1, 100)
 
 
 def own_flops(job):
@@ -106,31 +107,41 @@ def test_trunks_come_before_their_branches_and_others_at_once(branching_plan, pl
     assert waves([]) == []
 
 
-def test_a_plan_charges_shared_steps_once(branching_plan):
-    rows = plan_table(branching_plan, calibrate([]))
+def test_a_plan_charges_shared_steps_once(branching_plan, language):
+    rows = planning.plan_table(branching_plan, guess(branching_plan), language)
     charged = {row["run_id"]: row["train_flops_charged"] for row in rows}
     for job in branching_plan.jobs.values():
         assert charged[job.spec.run_id] == own_flops(job)
     alone = sum(r["train_flops_standalone"] for r in rows if r["role"] == "grid")
     # Three lengths of 1, 2 and 4 with a quarter cooled down: 3.01 + 0.25 (1 + 2 + 4) of 7.
     assert sum(charged.values()) / alone == pytest.approx((3 + 1.75) / 7, rel=0.01)
-    found = summary.plan_tables(branching_plan, rows, 1.0, calibrate([]))
-    totals = next(text for text in found.renderables if isinstance(text, str))
-    assert f"{sum(charged.values()):.3e} training FLOPs" in totals
-    assert f"{alone:.3e} without trunks" in totals
+    sums = planning.totals(branching_plan, rows, guess(branching_plan), 1, None)
+    assert sums["train_flops_charged"] == sum(charged.values())
+    assert sums["train_flops_standalone"] == alone
+    assert sums["disk_bytes_under_way"] > sum(
+        len(job.branch_steps) * footprint.state_bytes(job.spec)
+        for job in branching_plan.jobs.values()
+    )
 
 
 def test_estimated_time_waits_for_the_trunks(branching_plan):
-    calibration = dataclasses.replace(calibrate([]), compile_seconds=0.0, flops_per_second=1.0)
-    cells, jobs = branching_plan.cells, branching_plan.jobs
-    one = estimate_total_seconds(branching_plan, cells, calibration, 1)
-    assert one == pytest.approx(sum(own_flops(job) for job in jobs.values()))
-    many = estimate_total_seconds(branching_plan, cells, calibration, 99)
-    longest = [max(map(own_flops, wave)) for wave in waves(list(jobs.values()))]
-    assert many == pytest.approx(sum(longest))
+    """At a rate of 1 FLOP/s, on one worker the sum, on many the longest chains."""
+    ones = {shape_of(cell.spec): 1.0 for cell in branching_plan.cells}
+    calibration = Calibration(1.0, ones, 1.0, "planted")
+    jobs = branching_plan.jobs
+    one = estimate(branching_plan, calibration, 1, 0).wall_seconds
+    assert one == pytest.approx(sum(own_flops(job) for job in jobs.values()), rel=1e-6)
+    many = estimate(branching_plan, calibration, 99, 0).wall_seconds
+    chains = [
+        own_flops(trunk) + max(own_flops(j) for j in jobs.values() if j.trunk == trunk.spec)
+        for trunk in jobs.values()
+        if trunk.branch_steps
+    ]
+    assert many == pytest.approx(max(chains), rel=1e-6)
+    done = frozenset(c.spec.run_id for c in branching_plan.of_role("trunk"))
+    left = estimate(branching_plan, calibration, 1, 0, done).wall_seconds
     branches = branching_plan.of_role("grid")
-    left = estimate_total_seconds(branching_plan, branches, calibration, 1)
-    assert left == pytest.approx(sum(own_flops(jobs[c.spec.run_id]) for c in branches))
+    assert left == pytest.approx(sum(own_flops(jobs[c.spec.run_id]) for c in branches), rel=1e-6)
 
 
 def test_trunks_survive_json_and_derive_no_field(branching_plan):
@@ -171,7 +182,7 @@ def test_a_plan_of_branches_from_training_to_points(
     trunk_id = jobs[0].spec.run_id
     for column in ("parent_run_id", "trunk_run_id"):
         assert pd.isna(runs[column][0]) and runs[column].tolist()[1:] == [trunk_id] * 3
-    rows = plan_table(small, calibrate([]))
+    rows = planning.plan_table(small, guess(small), language)
     assert runs["train_flops_charged"].tolist() == [row["train_flops_charged"] for row in rows]
     points = points_from_runs(runs)
     assert list(points.run_id) == [job.spec.run_id for job in jobs[1:]]

@@ -6,20 +6,10 @@ import json
 import pytest
 
 from experiments import quickstart
-from experiments.plan import (
-    DEFAULT_FLOPS_PER_SECOND,
-    Cell,
-    Plan,
-    calibrate,
-    estimate_seconds,
-    estimate_total_seconds,
-    plan_from_json,
-    plan_table,
-)
+from experiments.plan import Cell, Plan, plan_from_json
 from experiments.recipe import Recipe, Size
-from model.accounting import FLOPS_CONVENTIONS, train_flops
+from model.accounting import train_flops
 from train.config import Budget, DataConfig, SpecError, canonical_json
-from train.jobs import Job
 
 DATA = DataConfig("x", "x", "x", "x", "x")
 GOLDEN_RUN = "201fb9bba1572448"
@@ -203,69 +193,6 @@ def test_a_run_off_its_budget_is_refused():
         Plan("off", "quickstart", {}, {}, (cell,))
 
 
-def row_of(**values):
-    return {
-        "status": "finished", "resumed_from_step": 0, "parent_step": None,
-        "n_layers": 1, "d_model": 8, "seconds": 14.0, "seconds_compile": 4.0,
-        "train_flops_matmul_full": 1e11, **values,
-    }  # fmt: skip
-
-
-def test_rates_are_measured_by_size_and_in_the_median():
-    rows = [
-        row_of(),
-        row_of(seconds=9.0),
-        row_of(d_model=16, seconds=5.0, seconds_compile=3.0),
-        row_of(status="diverged", seconds=1e9),
-        row_of(resumed_from_step=5, seconds=1e9),
-        row_of(parent_step=5, seconds=1e-9),
-        row_of(seconds=4.0),
-    ]
-    found = calibrate(rows)
-    assert found.is_measured
-    assert found.by_size == {(1, 8): 1.5e10, (1, 16): 5e10}
-    assert found.flops_per_second == 2e10
-    assert found.compile_seconds == 4.0
-    default = calibrate(rows[3:6])
-    assert not default.is_measured
-    assert default.flops_per_second == DEFAULT_FLOPS_PER_SECOND
-
-
-def test_estimates_take_the_rate_of_the_size_and_share_the_work():
-    calibration = calibrate([row_of(), row_of(d_model=16, seconds=5.0)])
-    small, large, other = (spec_of(Size(1, d)) for d in (8, 16, 24))
-    spent = [train_flops(s.model, s.n_tokens, "matmul_full") for s in (small, large, other)]
-    rates = [1e10, 1e11, 5.5e10]
-    found = [estimate_seconds(Job(s), calibration) for s in (small, large, other)]
-    assert found == pytest.approx([c / r for c, r in zip(spent, rates, strict=True)])
-
-    cells = [
-        Cell(small, "grid"),
-        Cell(spec_of(Size(1, 8), seed=1), "seed"),
-        Cell(large, "held_out"),
-    ]
-    plan = Plan("three", "none", {}, {}, tuple(cells))
-    grid, held_out = 2 * found[0] + 4.0, found[1] + 4.0
-    assert estimate_total_seconds(plan, cells, calibration, 1) == pytest.approx(grid + held_out)
-    shared = max(grid / 2, found[0]) + max(held_out / 2, found[1])
-    assert estimate_total_seconds(plan, cells, calibration, 2) == pytest.approx(shared)
-    assert estimate_total_seconds(plan, [], calibration, 2) == 0.0
-
-
-def test_table_has_every_cost_of_every_run(plan):
-    rows = plan_table(plan, calibrate([]))
-    assert [row["run_id"] for row in rows] == [cell.spec.run_id for cell in plan.cells]
-    for row, cell in zip(rows, plan.cells, strict=True):
-        for convention in FLOPS_CONVENTIONS:
-            expected = train_flops(cell.spec.model, cell.spec.n_tokens, convention)
-            assert row[f"train_flops_{convention}"] == expected
-        groups = ("embedding", "non_embedding", "norm", "head")
-        assert row["n_params_total"] == sum(row[f"n_params_{group}"] for group in groups)
-        assert row["seconds"] == pytest.approx(
-            row["train_flops_matmul_full"] / DEFAULT_FLOPS_PER_SECOND
-        )
-
-
 def test_a_plan_keeps_its_hash_when_specs_have_new_fields(plan):
     """One frozen before a field came, or by the hash over all fields, is read as the same plan."""
     written = json.loads(json.dumps(plan.to_json()))
@@ -278,3 +205,23 @@ def test_a_plan_keeps_its_hash_when_specs_have_new_fields(plan):
     old_hash = hashlib.sha256(identity.encode()).hexdigest()[:16]
     assert old_hash != plan.hash
     assert plan_from_json({**written, "hash": old_hash}).hash == plan.hash
+
+
+def test_a_budget_in_another_convention_is_carried_and_hashed(plan):
+    cells = [Cell(c.spec, c.role, c.isoflop_budget) for c in plan.cells if c.isoflop_budget]
+    assert "isoflop_convention" not in plan.to_json()["cells"][0]
+    spec = cells[0].spec
+    spent = train_flops(spec.model, spec.n_tokens, "6n_total")
+    other = Plan("other", "none", {}, {}, (Cell(spec, "grid", spent, "6n_total"),))
+    again = plan_from_json(json.loads(json.dumps(other.to_json())))
+    assert again == other and again.cells[0].isoflop_convention == "6n_total"
+    plain = Plan("other", "none", {}, {}, (cells[0],))
+    assert plain.hash != other.hash
+    with pytest.raises(SpecError, match="matmul_full.* are no isoFLOP curve"):
+        Plan("mixed", "none", {}, {}, (*other.cells, cells[1]))
+    with pytest.raises(SpecError, match="off its budget"):
+        Plan("off", "none", {}, {}, (Cell(spec, "grid", 1.3e11, "6n_total"),))
+    values = json.loads(json.dumps(other.to_json()))
+    values["cells"][0]["isoflop_convention"] = "6n"
+    with pytest.raises(SpecError, match="isoflop_convention='6n' is unknown; use one of"):
+        plan_from_json(values)

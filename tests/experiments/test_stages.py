@@ -146,9 +146,6 @@ def test_status_tells_every_state(plan, workspace, folder, stage, commit):
     ]
     assert untouched in [cell.spec for cell in stages.missing(plan, workspace)]
     assert len(stages.missing(plan, workspace)) == len(plan.cells) - 2
-    assert {row["run_id"] for row in stages.all_rows(workspace)} == {
-        finished.run_id, diverged.run_id,
-    }  # fmt: skip
 
 
 def prediction_of(spec, *entries):

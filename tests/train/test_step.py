@@ -9,8 +9,9 @@ from model.kernels import CPU
 from train.config import Budget, OptimizerConfig, ScheduleConfig
 from train.loss import mean_loss
 from train.optimizer import MUON_RMS, direction, hyperparameters, init_moments
+from train.parts import microbatches
 from train.schedule import averaging_rates
-from train.step import TrainState, microbatches, train_steps
+from train.step import TrainState, train_steps
 
 K, BATCH = 16, 8
 GOLDEN = {"loss_nats": 2.92087936, "grad_norm": 1.24592972, "checksum": -6.78064869}
