@@ -139,7 +139,7 @@ def _run_row(row: Mapping[Any, Any]) -> dict[str, str]:
 def _said(fits: Mapping[str, Fit], sweep: Sweep) -> tuple[str, ...]:
     """The status of every fit, and how many runs diverged."""
     told = [f"{name}: {'' if f.ok else 'no fit: '}{f.status}" for name, f in fits.items()]
-    n_lost = int((sweep.runs["status"] != "finished").sum())
+    n_lost = sum(status != "finished" for status in sweep.runs["status"])
     return (*told, *([f"{n_lost} runs diverged and are in no fit"] if n_lost else []))
 
 

@@ -25,10 +25,9 @@ def plan_tables(found: Planned, width: int) -> Group:
     amount: Callable[[float], str] = (lambda n: f"{n:,}") if whole else short
     plan, gap = found.plan, 2 if whole else 1
     parts: list[RenderableType] = [
-        _table(f"{plan.name}, plan {plan.hash}: runs", found.rows, _run_columns(found, amount), gap),
+        _table(f"{plan.name}, plan {plan.hash}", found.rows, _run_columns(found, amount), gap),
         _table("Costs", found.rows, _cost_columns(found, whole), gap),
-        _table("Shapes: one program each, its runs one after another or side by side",
-               found.shapes, _shape_columns(found, amount), gap),
+        _table("Shapes: one program each", found.shapes, _shape_columns(found, amount), gap),
         *_sentences(found),
     ]  # fmt: skip
     return Group(*parts)
@@ -98,7 +97,7 @@ def _sentences(found: Planned) -> list[str]:
     plan, sums = found.plan, found.totals
     alone = f", {sums['train_flops_standalone']:.3e} without trunks"
     shared = alone if plan.of_role("trunk") else ""
-    price = "" if sums["price"] is None else f", {sums['price']:,.2f} at the price given"
+    price = "" if sums["price"] is None else f", {_money(sums['price'])} at the price given"
     lines = [
         f"{sums['n_runs']} runs, {sums['n_tokens']:,} tokens, "
         f"{sums['train_flops_charged']:.3e} training FLOPs (matmul full){shared}",
@@ -113,6 +112,10 @@ def _sentences(found: Planned) -> list[str]:
         f"overrides: {plan.overrides}" if plan.overrides else "overrides: none",
     ]
     return [escape(line) for line in lines]
+
+
+def _money(price: float) -> str:
+    return f"{price:,.2f}" if price >= 1 else f"{price:.2g}"
 
 
 def _dropped(found: Planned) -> list[str]:

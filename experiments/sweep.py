@@ -8,8 +8,10 @@ Cost: what `plan` says; 7.0e11 training FLOPs in 9 runs as it stands.
 Result: a table of losses, the best of each size and D, and whether it is at an edge.
 """
 
+import statistics
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from analysis.load import Sweep
 from analysis.tables import number
@@ -36,6 +38,15 @@ class Options(choices.Choices):
     """Multiples of the recipe's learning rate."""
 
 
+class Tried(NamedTuple):
+    """A point of the sweep; its seeds are averaged."""
+
+    size: str
+    n_tokens: float
+    batch_size: int
+    lr: float
+
+
 def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
     """Every size and D at every batch and rate.
 
@@ -53,48 +64,59 @@ def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
 
 def conclude(plan: Plan, sweep: Sweep) -> Ending:
     """Losses by batch and rate, and the best of each size and D (seeds averaged)."""
-    runs = sweep.runs[sweep.runs["status"] == "finished"]
-    keys = ["n_layers", "d_model", "n_tokens_rounded", "batch_size", "lr"]
-    # D is a whole number of steps, and so differs a little between batches.
-    rounded = runs.assign(n_tokens_rounded=[float(f"{d:.2g}") for d in runs["n_tokens"]])
-    means = rounded.groupby(keys, as_index=False)["loss_nats"].mean()
-    rows, found, sentences = [], defaultdict(list), []
-    for row in means.to_dict("records"):
-        found[f"{row['n_layers']}x{row['d_model']}", row["n_tokens_rounded"]].append(row)
+    every = sweep.runs.to_dict("records")
+    losses: dict[Tried, list[float]] = defaultdict(list)
+    for run in every:
+        if run["status"] == "finished":
+            # D is a whole number of steps, and so differs a little between batches.
+            n_tokens = float(f"{run['n_tokens']:.2g}")
+            size = f"{run['n_layers']}x{run['d_model']}"
+            losses[Tried(size, n_tokens, run["batch_size"], run["lr"])].append(run["loss_nats"])
+    means = {tried: statistics.fmean(of_seeds) for tried, of_seeds in sorted(losses.items())}
+    found: dict[tuple[str, float], list[Tried]] = defaultdict(list)
+    for tried in means:
+        found[tried.size, tried.n_tokens].append(tried)
+    rows, sentences = [], []
     for (size, n_tokens), tried in found.items():
-        best = min(tried, key=lambda row: row["loss_nats"])
-        rows += [_row(size, n_tokens, row, row is best) for row in tried]
+        best = min(tried, key=means.__getitem__)
+        rows += [_row(one, means[one], one is best) for one in tried]
         sentences.append(
-            f"{size} at {n_tokens:.3g} tokens: lowest loss {best['loss_nats']:.4f} nats/token at "
-            f"batch {best['batch_size']} and rate {best['lr']:.3g}{_edges(best, tried)}"
+            f"{size} at {n_tokens:.3g} tokens: lowest loss {means[best]:.4f} nats/token at "
+            f"batch {best.batch_size} and rate {best.lr:.3g}{_edges(best, tried)}"
         )
-    n_lost = len(sweep.runs) - len(runs)
+    n_lost = len(every) - sum(map(len, losses.values()))
     if n_lost:
-        sentences.append(f"{n_lost} runs diverged; a lower rate would end")
+        sentences.append(f"{n_lost} runs diverged and are not in the table")
     sentences.append("No law is fitted to a sweep; `tune` fits those of rate and batch.")
-    values = {"losses": means.to_dict("records"), "n_diverged": n_lost}
-    return Ending({"Losses by batch and rate": rows}, tuple(sentences), values)
+    values = [{**tried._asdict(), "loss_nats": loss} for tried, loss in means.items()]
+    return Ending(
+        {"Losses by batch and rate, seeds averaged": rows},
+        tuple(sentences),
+        {"losses": values, "n_diverged": n_lost},
+    )
 
 
-def _row(size: str, n_tokens: float, row: dict, is_best: bool) -> dict[str, str]:
+def _row(tried: Tried, loss_nats: float, is_best: bool) -> dict[str, str]:
     return {
-        "LxD": size,
-        "D tokens": f"{n_tokens:.3g}",
-        "batch": str(row["batch_size"]),
-        "lr": number(row["lr"], 3),
-        "loss": f"{row['loss_nats']:.4f}",
+        "LxD": tried.size,
+        "D": f"{tried.n_tokens:.3g}",
+        "batch": str(tried.batch_size),
+        "lr": number(tried.lr, 3),
+        "loss": f"{loss_nats:.4f}",
         "best": "*" if is_best else "",
     }
 
 
-def _edges(best: dict, tried: list[dict]) -> str:
+def _edges(best: Tried, tried: list[Tried]) -> str:
     """Where the best lies at an edge of what was tried, in words."""
-    told = []
-    for name, label in (("batch_size", "batches"), ("lr", "rates")):
-        of_this = [
-            r for r in tried if name == "batch_size" or r["batch_size"] == best["batch_size"]
-        ]
-        values = sorted({row[name] for row in of_this})
-        if len(values) > 1 and best[name] in (values[0], values[-1]):
-            told.append(label)
+    rates = sorted(one.lr for one in tried if one.batch_size == best.batch_size)
+    batches = sorted({one.batch_size for one in tried})
+    told = [
+        label
+        for label, value, values in (
+            ("batches", best.batch_size, batches),
+            ("rates", best.lr, rates),
+        )
+        if len(values) > 1 and value in (values[0], values[-1])
+    ]
     return f"; at the edge of the {' and '.join(told)} tried: widen them" if told else ""

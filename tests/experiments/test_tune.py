@@ -225,7 +225,7 @@ def test_a_ladder_keeps_its_shapes_and_counts(corpus):
 def test_studies_have_no_ending_of_their_own(plan, stage, workspace):
     assert ending.of_plan(plan) is None
     assert {name for name, e in EXPERIMENTS.items() if hasattr(e, "conclude")} == {
-        "tune", "critical_batch",
+        "tune", "critical_batch", "n_ladder", "d_ladder", "sweep",
     }  # fmt: skip
     freeze_plan(plan, workspace.sweep(plan.name))
     with pytest.raises(SpecError, match="is a study of quickstart"):
