@@ -54,9 +54,7 @@ class GoldenMean(MachineLanguage):
     @cached_property
     def machine(self) -> Machine:
         """States: a one may come; it may not."""
-        return Machine(
-            np.array([[1 - self.p, self.p], [1.0, 0.0]]), np.array([[0, 1], [0, 0]])
-        )
+        return Machine(np.array([[1 - self.p, self.p], [1.0, 0.0]]), np.array([[0, 1], [0, 0]]))
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,7 @@ class EvenProcess(MachineLanguage):
     @cached_property
     def machine(self) -> Machine:
         """States: an even number of ones came last; an odd number."""
-        return Machine(
-            np.array([[1 - self.p, self.p], [0.0, 1.0]]), np.array([[0, 1], [0, 0]])
-        )
+        return Machine(np.array([[1 - self.p, self.p], [0.0, 1.0]]), np.array([[0, 1], [0, 0]]))
 
 
 @dataclass(frozen=True)
@@ -86,9 +82,10 @@ class UnifilarHidden(MachineLanguage):
     """A random unifilar hidden Markov model whose memory is as long as its runs of token 0.
 
     In each state the law of the next token is drawn from a symmetric Dirichlet distribution. Token
-    0 permutes the states, so a run of zeros walks through them and forgets nothing; any other token leads to one state whatever the state before. That makes the beliefs of a reader
-    who sees only a window as few as the window has tokens, so its entropies are exact; without it
-    they double with each token. Drawn again until every state can be reached from every other.
+    0 permutes the states, so a run of zeros walks through them and forgets nothing; any other token
+    leads to one state whatever the state before. That keeps the beliefs of a reader who sees only a
+    window to as many as the window has tokens, so its entropies are exact; without it they double
+    with each token. Drawn again until every state can be reached from every other.
     """
 
     vocab: int = 8
@@ -157,7 +154,7 @@ class ModularArithmetic(MachineLanguage):
         numbers = np.arange(n)
         probs[0, :n], following[0, :n] = 1 / n, after_a + numbers
         operators = n + np.arange(n_ops)
-        probs[after_a : after_op, operators] = 1 / n_ops
+        probs[after_a:after_op, operators] = 1 / n_ops
         following[after_a:after_op, operators] = after_op + numbers[:, None] * n_ops + range(n_ops)
         for i, op in enumerate(self.ops):
             rows = after_op + numbers * n_ops + i

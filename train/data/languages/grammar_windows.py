@@ -227,10 +227,8 @@ def log_probs(rules: Rules, window: list[int]) -> list[float]:
             stack = [-1 - end, 0]
         elif token < closing:
             symbol, rule = divmod(token, rules.n_rules)
-            if due is None and belief is None:
-                belief = rules.place_laws[symbol]
-            elif due is None:
-                belief = belief / belief.sum()
+            if due is None:
+                belief = rules.place_laws[symbol] if belief is None else belief / belief.sum()
             if rules.children[symbol][rule]:
                 stack.append(-1 - closing - symbol)
                 stack.extend(reversed(rules.children[symbol][rule]))

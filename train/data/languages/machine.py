@@ -181,9 +181,7 @@ def _conditional_entropies(machine: Machine, n: int, start: np.ndarray) -> np.nd
     return entropies
 
 
-def _branching(
-    row: np.ndarray, weight: np.ndarray, word: np.ndarray, joint: np.ndarray
-) -> float:
+def _branching(row: np.ndarray, weight: np.ndarray, word: np.ndarray, joint: np.ndarray) -> float:
     if not len(row):
         return 0.0
     _, one = np.unique(word, return_inverse=True)
