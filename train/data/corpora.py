@@ -116,14 +116,27 @@ def load(name: str, data_dir: Path, *, tokenizer: str = "bytes") -> TokenizedCor
     return tokenfiles.read(folder, remedy=f"run: python launch.py data prepare {name}")
 
 
-def training_text(name: str, data_dir: Path) -> tuple[str, str]:
-    """Training text of a prepared corpus of text, and its content hash.
+def split_text(corpus: TokenizedCorpus, split: Split) -> str:
+    """The text of a split, documents joined by what the tokenizer shows for an end of text.
 
-    Raises: ValueError: unknown corpus. CorpusError: it was not prepared, or a file is damaged.
+    Raises: ValueError: the corpus is of a generated language, which has no text.
     """
+    return get_tokenizer(corpus.tokenizer).decode(corpus.tokens(split))
+
+
+def language(name: str, data_dir: Path) -> languages.Language:
+    """The generated language of a prepared corpus.
+
+    Raises: ValueError: unknown language. CorpusError: the text that it was counted in is gone.
+    """
+    found, _ = languages.parse(name).language(partial(_training_text, data_dir=data_dir))
+    return found
+
+
+def _training_text(name: str, data_dir: Path) -> tuple[str, str]:
     get_source(name)
     corpus = load(name, data_dir)
-    return get_tokenizer(corpus.tokenizer).decode(corpus.train_tokens), corpus.content_hash
+    return split_text(corpus, "train"), corpus.content_hash
 
 
 def _prepare_language(name: str, data_dir: Path, log: Callable[[str], object]) -> TokenizedCorpus:
@@ -142,7 +155,7 @@ def _prepare_language(name: str, data_dir: Path, log: Callable[[str], object]) -
 
         def text_of(text: str) -> tuple[str, str]:
             prepare(text, data_dir, log=log)
-            return training_text(text, data_dir)
+            return _training_text(text, data_dir)
 
         log(f"drawing {named.name}: {named.title}")
         tokenfiles.write(named.generate(text_of), unfinished)
@@ -207,8 +220,8 @@ def inspect(
     Raises: ValueError: unknown corpus. CorpusError: it was not prepared, or a file is damaged.
     """
     if languages.is_language(name):
-        corpus, named = load(name, data_dir), languages.parse(name)
-        return languages.describe(named, corpus, partial(training_text, data_dir=data_dir))
+        corpus = load(name, data_dir)
+        return languages.describe(languages.parse(name), corpus, language(name, data_dir))
     source = get_source(name)
     corpus = load(name, data_dir, tokenizer=tokenizer)
     text = get_tokenizer(tokenizer).decode(corpus.validation_tokens)

@@ -1,7 +1,7 @@
 """N-gram models: interpolated Kneser-Ney, to compare trained models with, and to sample from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,6 +52,10 @@ class KneserNey:
     def max_n(self) -> int:
         """Longest n-gram."""
         return len(self.raw)
+
+    def of_order(self, n: int) -> "KneserNey":
+        """The models up to order n."""
+        return replace(self, raw=self.raw[:n], continued=self.continued[: n - 1])
 
     def cross_entropies(self, tokens: np.ndarray) -> tuple[float, ...]:
         """Loss of each order on a text, nats/token: all on the tokens from number max_n on.

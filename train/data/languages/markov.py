@@ -16,7 +16,7 @@ from train.data.languages.base import (
     xlogx,
 )
 
-_MANY_CONTEXTS = 1000
+_MANY_CONTEXTS, _TOO_MANY_TO_SOLVE = 300, 2000
 _MAX_ROUNDS = 100_000
 
 
@@ -86,13 +86,20 @@ class MarkovSource(Language):
     @cached_property
     def _stationary(self) -> np.ndarray:
         n_states = len(self.transitions)
-        if n_states > _MANY_CONTEXTS:
+        if n_states > _MANY_CONTEXTS and not (self.table > 0).all():
+            raise ValueError(
+                f"transitions has zeros; with more than {_MANY_CONTEXTS} contexts every token must "
+                "be able to follow every context"
+            )
+        if n_states > _TOO_MANY_TO_SOLVE:
             return self._limit()
         flow = np.zeros((n_states, n_states))
         for context, row in enumerate(self.transitions):
             first = context * self.vocab_size % n_states
             flow[context, first : first + self.vocab_size] = row
         balance = np.vstack([flow.T - np.eye(n_states), np.ones(n_states)])
+        if n_states > _MANY_CONTEXTS:  # unique, since all is possible: no need of its rank
+            return np.linalg.solve(balance[1:], np.eye(n_states)[-1]).clip(min=0.0)
         target = np.append(np.zeros(n_states), 1.0)
         solution, _, rank, _ = np.linalg.lstsq(balance, target)
         if rank < n_states:
@@ -104,11 +111,6 @@ class MarkovSource(Language):
 
     def _limit(self) -> np.ndarray:
         """The stationary distribution by stepping until nothing changes: for many contexts."""
-        if not (self.table > 0).all():
-            raise ValueError(
-                f"transitions has zeros; with more than {_MANY_CONTEXTS} contexts every token must "
-                "be able to follow every context"
-            )
         law = np.full(len(self.table), 1 / len(self.table))
         for _ in range(_MAX_ROUNDS):
             # A context (a, b, .., y) steps to (b, .., y, z): sum over a, the first digit.

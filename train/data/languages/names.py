@@ -192,9 +192,8 @@ def parse(name: str) -> NamedLanguage:
     return NamedLanguage(kind, recipe, sizes)
 
 
-def describe(named: NamedLanguage, corpus: TokenizedCorpus, text_of: TextOf) -> LanguageReport:
+def describe(named: NamedLanguage, corpus: TokenizedCorpus, language: Language) -> LanguageReport:
     """Entropy rate, floors, counts and a sample of a prepared language."""
-    language, _ = named.language(text_of)
     return LanguageReport(
         name=named.name,
         title=named.title,
