@@ -45,18 +45,39 @@ def draw(ax: Axes, blocks: dict[str, np.ndarray], rates: dict[str, float], title
         ax.plot(LENGTHS[-1] * 1.12, rates[label], marker="_", color=color, markersize=8)
         ends.append((values[-1], label, color))
     low, high = ax.get_ylim()
-    at = -np.inf
-    for value, label, color in sorted(ends):
-        at = max(value, at + 0.043 * (high - low))
+    values, labels, colors = zip(*sorted(ends), strict=True)
+    for at, value, label, color in zip(
+        _apart(values, 0.043 * (high - low)), values, labels, colors, strict=True
+    ):
         ax.annotate(
-            label, (LENGTHS[-1] * 1.3, at), color=color, va="center", annotation_clip=False,
-            fontsize=style.SMALL_SIZE,
+            label, (LENGTHS[-1] * 1.2, value), (LENGTHS[-1] * 1.5, at), color=color, va="center",
+            annotation_clip=False, fontsize=style.SMALL_SIZE,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkB": 0},
         )  # fmt: skip
     style.label_axes(ax, "length T", "nats per token", title)
     ax.set(xscale="log", xlim=(0.9, LENGTHS[-1] * 6))
     ax.xaxis.set_major_locator(FixedLocator(LENGTHS))
     ax.xaxis.set_major_formatter(FixedFormatter([str(n) for n in LENGTHS]))
     ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _apart(values: tuple[float, ...], gap: float) -> list[float]:
+    """Places at least `gap` apart, each group of crowded ones centred on its values (ascending)."""
+    groups: list[list[float]] = []
+    for value in values:
+        groups.append([value])
+        while len(groups) > 1 and _bottom(groups[-1], gap) < _top(groups[-2], gap) + gap:
+            last = groups.pop()
+            groups[-1] += last
+    return [_bottom(group, gap) + i * gap for group in groups for i in range(len(group))]
+
+
+def _bottom(group: list[float], gap: float) -> float:
+    return float(np.mean(group)) - gap * (len(group) - 1) / 2
+
+
+def _top(group: list[float], gap: float) -> float:
+    return float(np.mean(group)) + gap * (len(group) - 1) / 2
 
 
 def main() -> None:
