@@ -1,5 +1,7 @@
 import pytest
 
+import launch
+from experiments import quickstart
 from experiments.baselines import NgramFlags, ngrams
 from train.data import corpora
 
@@ -28,3 +30,20 @@ def test_ngrams_of_a_text(prepared, unit):
 def test_flags_that_cannot_be_are_refused(prepared):
     with pytest.raises(ValueError, match="order=0"):
         ngrams(NgramFlags(out=prepared[0], order=0))
+
+
+def test_a_study_on_a_language_names_it_in_its_one_spelling(tmp_path):
+    spelled = "lang:markov:seed=0,vocab=6,train=60000,validation=20000,order=1"
+    corpus = corpora.prepare(spelled, tmp_path, log=lambda text: None)
+    options = quickstart.Options(scale="smoke", corpus=spelled)
+    cells = quickstart.plan(options, corpus).cells
+    assert {cell.spec.data.corpus for cell in cells} == {LANGUAGE}
+    assert {cell.spec.model.vocab_size for cell in cells} == {6}
+
+
+@pytest.mark.parametrize("name", ["bible", "lang:esperanto", "lang:markov:order=0"])
+def test_a_study_on_a_corpus_that_is_not_there_says_what_is(name, tmp_path, capsys):
+    flags = ["quickstart", "--scale", "smoke", "--corpus", name, "--out", str(tmp_path)]
+    assert launch.main(["plan", *flags]) == 2
+    complaint = capsys.readouterr().err
+    assert f"corpus={name!r}" in complaint and "use one of" in complaint or "order=0" in complaint
