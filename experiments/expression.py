@@ -50,7 +50,7 @@ def rows_where(table: "pd.DataFrame", text: str) -> "pd.DataFrame":
         ) from error
     except (TypeError, OverflowError, ZeroDivisionError) as error:
         raise SpecError(f"where={text!r} compares or adds what does not go together") from error
-    return table[mask]
+    return table.loc[mask]
 
 
 def unknown_column(name: str, columns: Iterable[str]) -> SpecError:

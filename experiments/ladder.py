@@ -33,8 +33,8 @@ class Options:
     """D / N of every run, N total; Hoffmann et al. 2022 found about 20."""
     flops: tuple[float, ...] = ()
     """Instead: these budgets (matmul_full) for every rung, which are isoFLOP groups."""
-    corpus: Literal["sotu", "python-code"] = "sotu"
-    """The text."""
+    corpus: str = "sotu"
+    """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """Of initialisation and data order."""
     recipe: Recipe = field(default_factory=Recipe)

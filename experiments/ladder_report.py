@@ -100,7 +100,7 @@ def _worth(n_params: float, law: Fit, again: Points) -> list[dict[str, str]]:
                 "N": f"{n_params:,.0f}",
                 "unique tokens": f"{again.extra['n_tokens_unique'][k]:,.0f}",
                 "D tokens": f"{again.n_tokens[k]:,.0f}",
-                "epochs": number(again.extra["n_epochs"][k], 3),
+                "epochs": number(float(again.extra["n_epochs"][k]), 3),
                 "loss": f"{again.loss_nats[k]:.4f}",
                 "worth fresh tokens": number(fresh, 3),
                 "of D": "-" if not math.isfinite(fresh) else f"{fresh / again.n_tokens[k]:.0%}",

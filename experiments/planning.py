@@ -273,7 +273,7 @@ def write_estimates(
         "plan_hash": plan.hash,
         "n_workers": n_workers,
         "source": calibration.source,
-        "wall_seconds": found.wall_seconds,
-        "runs": [{"run_id": run_id, "seconds": s} for run_id, s in found.seconds.items()],
+        "total_seconds": found.wall_seconds,
+        "seconds": dict(found.seconds),
     }
-    write_json_once(folder.path / "estimates.json", to_plain(values))
+    write_json_once(folder.estimates, to_plain(values))

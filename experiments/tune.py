@@ -67,8 +67,8 @@ class Options:
 
     scale: Scale = "laptop"
     """laptop: the study. smoke: the same loop in seconds, for tests."""
-    corpus: Literal["sotu", "python-code"] = "sotu"
-    """The text."""
+    corpus: str = "sotu"
+    """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """First seed of initialisation and data order; replicates count up from it."""
     rate: float = 0.02

@@ -72,6 +72,20 @@ def test_longer_windows_have_a_lower_floor_that_tends_to_the_rate():
     assert floors[-1] == pytest.approx(rate, abs=1e-4)
 
 
+def test_every_way_to_the_stationary_law_gives_the_same(monkeypatch):
+    from train.data.languages import markov
+
+    expected = MarkovSource.random(vocab_size=3, order=3, seed=2).stationary()
+    monkeypatch.setattr(markov, "_MANY_CONTEXTS", 5)
+    solved = MarkovSource.random(vocab_size=3, order=3, seed=2).stationary()
+    monkeypatch.setattr(markov, "_TOO_MANY_TO_SOLVE", 5)
+    stepped = MarkovSource.random(vocab_size=3, order=3, seed=2).stationary()
+    assert solved == pytest.approx(expected, abs=1e-12)
+    assert stepped == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match="transitions has zeros"):
+        MarkovSource(1, tuple(map(tuple, np.eye(6))))
+
+
 def test_a_deterministic_cycle_has_no_entropy():
     source = MarkovSource(1, ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)))
     assert source.entropy_floor_nats(5) == pytest.approx(0.0, abs=1e-12)

@@ -13,12 +13,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from train.data import ngrams, tokenfiles
+from train.data.languages import names as languages
 from train.data.sources import SOURCES, Document, get_source
 from train.data.tokenfiles import SPLITS, CorpusError, Split, TokenizedCorpus
 from train.data.tokenizers import ByteTokenizer, get_tokenizer
@@ -28,6 +30,8 @@ SPLIT_RULE = (
     "train drops documents whose text is also in validation"
 )
 _MAX_N = 4
+_SYMBOLS = "symbols"
+"""Tokenizer of generated languages, whose text is tokens from the start."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class CorpusReport:
 
 def available() -> dict[str, str]:
     """Names of the corpora that can be prepared, each with one line on what it is."""
-    return {name: source.title for name, source in SOURCES.items()}
+    return {name: source.title for name, source in SOURCES.items()} | languages.available()
 
 
 def prepare(
@@ -67,6 +71,8 @@ def prepare(
 
     Raises: ValueError: unknown corpus or tokenizer. CorpusError: the text cannot be used.
     """
+    if languages.is_language(name):
+        return _prepare_language(name, data_dir, log)
     tokenize_with = get_tokenizer(tokenizer)
     source = get_source(name)
     folder = _folder(name, data_dir, tokenizer)
@@ -101,10 +107,60 @@ def load(name: str, data_dir: Path, *, tokenizer: str = "bytes") -> TokenizedCor
     Raises: ValueError: unknown corpus or tokenizer. CorpusError: it was not prepared, or a file is
         damaged; the message names the file and the remedy.
     """
-    get_source(name)
-    get_tokenizer(tokenizer)
+    if languages.is_language(name):
+        name, tokenizer = languages.parse(name).name, _SYMBOLS
+    else:
+        get_source(name)
+        get_tokenizer(tokenizer)
     folder = _folder(name, data_dir, tokenizer)
     return tokenfiles.read(folder, remedy=f"run: python launch.py data prepare {name}")
+
+
+def split_text(corpus: TokenizedCorpus, split: Split) -> str:
+    """The text of a split, documents joined by what the tokenizer shows for an end of text.
+
+    Raises: ValueError: the corpus is of a generated language, which has no text.
+    """
+    return get_tokenizer(corpus.tokenizer).decode(corpus.tokens(split))
+
+
+def language(name: str, data_dir: Path) -> languages.Language:
+    """The generated language of a prepared corpus.
+
+    Raises: ValueError: unknown language. CorpusError: the text that it was counted in is gone.
+    """
+    found, _ = languages.parse(name).language(partial(_training_text, data_dir=data_dir))
+    return found
+
+
+def _training_text(name: str, data_dir: Path) -> tuple[str, str]:
+    get_source(name)
+    corpus = load(name, data_dir)
+    return split_text(corpus, "train"), corpus.content_hash
+
+
+def _prepare_language(name: str, data_dir: Path, log: Callable[[str], object]) -> TokenizedCorpus:
+    """Draw the tokens of a generated language unless intact ones are there, and load them."""
+    named = languages.parse(name)
+    folder = _folder(named.name, data_dir, _SYMBOLS)
+    with _lock(folder.with_name(f"{named.name}.lock")):
+        try:
+            return load(name, data_dir)
+        except CorpusError as problem:
+            if folder.exists():
+                log(f"{problem} (doing so now)")
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+        def text_of(text: str) -> tuple[str, str]:
+            prepare(text, data_dir, log=log)
+            return _training_text(text, data_dir)
+
+        log(f"drawing {named.name}: {named.title}")
+        tokenfiles.write(named.generate(text_of), unfinished)
+        os.rename(unfinished, folder)
+    return load(name, data_dir)
 
 
 def tokenize(
@@ -156,11 +212,16 @@ def ngram_entropies(
     return dict(enumerate(values[:max_n], start=1))
 
 
-def inspect(name: str, data_dir: Path, *, tokenizer: str = "bytes") -> CorpusReport:
+def inspect(
+    name: str, data_dir: Path, *, tokenizer: str = "bytes"
+) -> CorpusReport | languages.LanguageReport:
     """Describe a prepared corpus.
 
     Raises: ValueError: unknown corpus. CorpusError: it was not prepared, or a file is damaged.
     """
+    if languages.is_language(name):
+        corpus = load(name, data_dir)
+        return languages.describe(languages.parse(name), corpus, language(name, data_dir))
     source = get_source(name)
     corpus = load(name, data_dir, tokenizer=tokenizer)
     text = get_tokenizer(tokenizer).decode(corpus.validation_tokens)

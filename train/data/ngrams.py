@@ -35,8 +35,8 @@ def ngram_entropies(
         n_grams = counts.sum()
         blocks.append(np.log(n_grams) - float(counts @ np.log(counts)) / n_grams)
         asked = _packed(validation_tokens, n, bits)
-        seen = _lookup(codes, counts, asked) + _SMOOTHING
-        context = _lookup(contexts, context_counts, asked >> asked.dtype.type(bits))
+        seen = lookup(codes, counts, asked) + _SMOOTHING
+        context = lookup(contexts, context_counts, asked >> asked.dtype.type(bits))
         losses.append(float(np.mean(np.log(context + vocab_size * _SMOOTHING) - np.log(seen))))
         contexts, context_counts = codes, counts
     return {"train": tuple(float(h) for h in np.diff(blocks)), "validation": tuple(losses)}
@@ -52,6 +52,7 @@ def _packed(tokens: np.ndarray, n: int, bits: int) -> np.ndarray:
     return packed
 
 
-def _lookup(codes: np.ndarray, counts: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def lookup(codes: np.ndarray, counts: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Count of each asked code, 0 for one that is not among the sorted codes."""
     places = np.searchsorted(codes, asked).clip(max=len(codes) - 1)
     return np.where(codes[places] == asked, counts[places], 0)

@@ -132,5 +132,8 @@ def get_source(name: str) -> Source:
     """
     if name not in SOURCES:
         known = ", ".join(SOURCES)
-        raise ValueError(f"corpus={name!r} is unknown; use one of: {known}")
+        raise ValueError(
+            f"corpus={name!r} is unknown; use one of: {known}, or a generated language such as "
+            "lang:markov (python launch.py data list shows all)"
+        )
     return SOURCES[name]
