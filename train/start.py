@@ -111,7 +111,8 @@ def _newest_checkpoint(
             if saved is not None:
                 looks = Looks(**saved.notes["looks"])
                 return attempt, saved, stopping.load_best(attempt, looks, spec.model)
-        except RecordError as error:
+        # One that vanishes belongs to an attempt that was taken over and goes on for a moment.
+        except (RecordError, OSError) as error:
             _log.warning("%s; the run goes on from an older checkpoint, or anew", error)
     return None
 
@@ -131,9 +132,9 @@ def _resume(
     rows = [r for r in rows if r["step"] <= saved.step and not r["is_result"]]
     records.add_evaluations(attempt, [{**r, "attempt": attempt.number} for r in rows])
     looks = Looks(**kept["looks"])
-    stopping.save_best(attempt, looks, best)
-    # A second cut-off before the first checkpoint of this attempt must not lose the first one.
-    checkpoint.save(attempt.checkpoint_dir, saved.state, saved.step, saved.history, kept)
+    with checkpoint.going_on(spec.run_id, "checkpoint", saved.step):
+        stopping.save_best(attempt, looks, best)
+        checkpoint.save(attempt.checkpoint_dir, saved.state, saved.step, saved.history, kept)
     is_same = all(kept[key] == getattr(runtime, key) for key in _EXACT)
     # Another device may cut batches into other parts, whose norms cannot be added to these.
     sums = {k: tuple(v) for k, v in kept["noise"].items()} if is_same else {}
