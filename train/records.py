@@ -5,6 +5,7 @@
     runs/<run_id>/attempt-<k>/curve.jsonl     one row a logged point
     runs/<run_id>/attempt-<k>/evaluations.jsonl   one row an evaluation; more may come later
     runs/<run_id>/attempt-<k>/weights.safetensors
+    runs/<run_id>/attempt-<k>/digests.json    of record, curve and weights, once it is committed
     runs/<run_id>/attempt-<k>/checkpoint/     only while the attempt is under way
     runs/<run_id>/attempt-<k>/holder.json, heartbeat, ended   whose attempt it is (train.lease)
     runs/<run_id>/halt.json                   why nobody is to train it, if so (train.lease)
@@ -26,6 +27,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from train import integrity
 
 RECORD_VERSION = 3
 """Version of the columns below; written into every record."""
@@ -100,6 +103,9 @@ RUN_COLUMNS = {
     "record_version": "",
 }
 """Columns of a run record and their meaning; losses in nats/token, FLOPs by named convention."""
+
+_SEALED = ("run.json", "curve.jsonl", "weights.safetensors")
+"""Files of a committed attempt that nobody changes; evaluations may be added to."""
 
 _SINCE = {
     2: ("noise_scale_tokens", "noise_scale_se"),
@@ -215,7 +221,8 @@ def read_points(attempt: Attempt) -> list[dict[str, Any]]:
     Raises: RecordError: a line that is not the last cannot be read.
     """
     path = attempt.directory / "curve.jsonl"
-    return _read_lines(path, remedy=f"remove {path.parent.parent} and run again")
+    check_written(path)
+    return _read_lines(path, remedy=_train_again(path))
 
 
 def add_evaluations(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> None:
@@ -256,6 +263,8 @@ def commit(store: Path, attempt: Attempt, row: dict[str, Any]) -> bool:
         )
     path = attempt.directory / "run.json"
     write_atomically(path, json.dumps(to_plain(row), indent=1, allow_nan=False) + "\n")
+    written = integrity.digests(attempt.directory, _SEALED)
+    write_atomically(attempt.directory / "digests.json", json.dumps(written) + "\n")
     try:
         os.link(path, attempt.directory.parent / "run.json")
     except FileExistsError:
@@ -292,10 +301,11 @@ def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
     """
     path = store / run_id / "run.json"
     try:
-        row = json.loads(path.read_text())
+        text = path.read_bytes()
+        row = json.loads(text)
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecordError(
             f"{path} is damaged ({error}); remove {path.parent} and run again"
         ) from error
@@ -307,7 +317,37 @@ def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
             f"{path} does not have the columns of record_version={RECORD_VERSION}; "
             f"move {path.parent} away and run again"
         )
+    own = committed_attempt(store, row).directory / "run.json"
+    if not own.exists() and not attempts(store, run_id):
+        return row  # moved here without the rest of its run
+    # The attempt's own record is the same file, or a copy of it where links were not copied.
+    if not own.exists() or own.read_bytes() != text:
+        raise RecordError(f"{path} is not as it was written; remove {path.parent} and run again")
+    check_written(own)
     return row
+
+
+def check_written(path: Path) -> None:
+    """Hold a file of an attempt against the digests that its commit left, if it has any.
+
+    Raises: RecordError: it is not as it was written.
+    """
+    sealed = path.parent / "digests.json"
+    try:
+        written = json.loads(sealed.read_bytes())
+        # What was not there at the commit is no part of it.
+        known = {path.name: written[path.name]} if path.name in written else {}
+        is_changed = bool(integrity.changed(path.parent, known))
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError, LookupError) as error:
+        raise RecordError(f"{sealed} is damaged ({error!r}); {_train_again(path)}") from error
+    if is_changed:
+        raise RecordError(f"{path} is not as it was written; {_train_again(path)}")
+
+
+def _train_again(path: Path) -> str:
+    return f"remove {path.parent.parent} and run again"
 
 
 def committed_attempt(store: Path, row: dict[str, Any]) -> Attempt:

@@ -1,6 +1,6 @@
 """The sweep that is tortured, as a script: `launch.py run` of an experiment small enough for it.
 
-    python tests/torture/sweep.py OUT [--workers N] [--scale tiny|small] [--checkpoint-every S]
+    python tests/torture/sweep.py OUT [--workers N] [--scale tiny|small] [--patience S]
 
 Twelve runs: isoFLOP cells, another seed, one that may stop early, a trunk with two branches, and
 a held-out one that is predicted before. Only what surrounds training is made smaller: the text, the
@@ -59,7 +59,7 @@ def plan(options, corpus):
     return Plan(NAME, NAME, to_json(options), {}, (*cells, early, *trunk, held_out))
 
 
-def install(checkpoint_every_s: float) -> None:
+def install(checkpoint_every_s: float, patience_s: float) -> None:
     """Put this experiment, its text and its shorter times in the place of ours."""
     import tiny_study
 
@@ -68,15 +68,17 @@ def install(checkpoint_every_s: float) -> None:
     from analysis.table import flags
     from experiments import stages
     from experiments.executors import local
-    from train.data import builders
+    from train.data import corpora
+    from train.lease import Watch
     from train.worker import Setup
 
     experiments.catalog.EXPERIMENTS[NAME] = sys.modules[__name__]
-    builders.build_documents = lambda name, data_dir: list(tiny_study.documents())
+    corpora._documents = lambda name, folder, log: list(tiny_study.documents())
     flags.PRE_ASYMPTOTIC_STEPS = 1
-    stages.study = functools.partial(study, n_bootstrap=20)
+    stages.study = functools.partial(study, n_bootstrap=4)
     stages.draw = lambda *arguments: None
     local.Setup = functools.partial(Setup, checkpoint_every_s=checkpoint_every_s)
+    local.Watch = functools.partial(Watch, patience_s=patience_s)
 
 
 def main() -> int:
@@ -84,13 +86,14 @@ def main() -> int:
     parser.add_argument("out")
     parser.add_argument("--workers", default="2")
     parser.add_argument("--scale", default="small", choices=SCALES)
-    parser.add_argument("--checkpoint-every", type=float, default=0.2)
+    parser.add_argument("--checkpoint-every", type=float, default=0.1, help="seconds")
+    parser.add_argument("--patience", type=float, default=90.0, help="seconds")
     flags = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from train.runtime import configure
 
     configure(Path(flags.out) / "cache")
-    install(flags.checkpoint_every)
+    install(flags.checkpoint_every, flags.patience)
     import launch
     from train import runtime
 
