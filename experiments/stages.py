@@ -18,6 +18,7 @@ from experiments.branches import remove_spent_points
 from experiments.compact import compact
 from experiments.executors.failures import RunsFailed
 from experiments.executors.local import execute
+from experiments.leftovers import remove_leftovers
 from experiments.plan import (
     Cell,
     Plan,
@@ -80,6 +81,7 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
     if hasattr(experiment, "conclude"):
         train_extensions(experiment, plan, corpus, stage, n_workers)
         conclude(plan.name, stage)
+        remove_leftovers((cell.spec.run_id for cell in wanted.cells), stage.workspace.runs, folder)
         return
     n_runs = compact(plan, stage.workspace.runs, folder)
     fitted = fit_sweep(plan, folder)
@@ -93,6 +95,7 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
             # The same numbers: only now the list of rows left out names the held-out run.
             fitted = fit_sweep(plan, folder)
     remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
+    remove_leftovers(plan.jobs, stage.workspace.runs, folder)
     score(plan, stage.workspace, folder)
     draw(plan, fitted, folder, corpus)
     if folder.score.exists():

@@ -117,7 +117,7 @@ def _finish(tally: Tally, out: Path, wanted: dict[str, Any], *arguments: str) ->
     tally.recoveries_s.append(time.monotonic() - started)
     if launch.code != 0:
         tally.faults.append(f"{launch.log}: code {launch.code}: {launch.told[-300:]!r}")
-    tally.judge(out, wanted, commits)
+    tally.judge(out, wanted, commits, *arguments)
 
 
 def _cut_off(out: Path, rng: random.Random, *arguments: str) -> None:

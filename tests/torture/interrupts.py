@@ -91,7 +91,7 @@ def interrupt(
     last = finish(out, *arguments)
     if last.code != 0:
         tally.faults.append(f"{last.log}: code {last.code}")
-    tally.judge(out, wanted, commits)
+    tally.judge(out, wanted, commits, *arguments)
 
 
 def _press(

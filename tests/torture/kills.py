@@ -189,4 +189,4 @@ def fight(
     finally:
         for launch in fighting.launches:
             launch.end()
-    tally.judge(out, wanted, fighting.commits)
+    tally.judge(out, wanted, fighting.commits, *arguments)

@@ -32,7 +32,7 @@ def pause(
     finally:
         for launch in launches:
             launch.end()
-    tally.judge(out, wanted, commits)
+    tally.judge(out, wanted, commits, *arguments)
 
 
 def skew(
@@ -52,7 +52,7 @@ def skew(
     finally:
         for launch in launches:
             launch.end()
-    tally.judge(out, wanted, commits)
+    tally.judge(out, wanted, commits, *arguments)
     double = [name for name, n in n_attempts(out / "runs").items() if n > 1]
     tally.faults += [f"{out.name}: taken over for no reason: {name}" for name in double]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torture import judge
+from torture.launching import finish
 from torture.sweep import N_RUNS
 
 
@@ -32,9 +33,17 @@ class Tally:
     faults: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
-    def judge(self, out: Path, wanted: dict[str, Any], commits: judge.Commits) -> None:
-        """Count the end of a trial, which must equal an undisturbed sweep."""
+    def judge(
+        self, out: Path, wanted: dict[str, Any], commits: judge.Commits, *arguments: str
+    ) -> None:
+        """Count the end of a trial, which must equal an undisturbed sweep.
+
+        Temporary files that a killed launcher left are removed by one that finds them old.
+        """
         commits.look()
+        if judge.age(out):
+            finish(out, *arguments)
+            commits.look()
         self.trials += 1
         self.wanted += N_RUNS
         found = judge.results(out)
