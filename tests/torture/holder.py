@@ -62,7 +62,7 @@ def _train(store: Path, run_id: str, attempt: Any, is_lost: Any) -> None:
     attempt.checkpoint_dir.mkdir(exist_ok=True)
     for step in range(first, N_STEPS + 1):
         time.sleep(random.uniform(0, 0.004))
-        point = {"step": step, "attempt": attempt.number, "loss_nats": loss_at(run_id, N_STEPS)}
+        point = {"step": step, "attempt": attempt.number, "loss_nats": loss_at(run_id, step)}
         records.append_points(attempt, [point])
         if is_lost() and lease.is_fenced(attempt):
             return
