@@ -14,7 +14,7 @@ from train import branching, checkpoint, integrity, records, stopping
 from train.branching import Parent
 from train.checkpoint import Saved
 from train.config import RunSpec
-from train.curve import Curve
+from train.curve import Curve, is_logged
 from train.noise import NoiseSums
 from train.optimizer import hyperparameters, init_moments
 from train.records import RecordError
@@ -138,6 +138,8 @@ def _newest_checkpoint(
         try:
             saved = checkpoint.read(attempt.checkpoint_dir, like)
             if saved is not None:
+                _check_curve(spec, attempt, saved.step)
+                records.read_evaluations(attempt)
                 _check_files(attempt, saved)
                 looks = Looks(**saved.notes["looks"])
                 return attempt, saved, stopping.load_best(attempt, looks, spec.model)
@@ -145,6 +147,13 @@ def _newest_checkpoint(
         except (RecordError, OSError) as error:
             _log.warning("%s; the run goes on from an older checkpoint, or anew", error)
     return None
+
+
+def _check_curve(spec: RunSpec, attempt: records.Attempt, step: int) -> None:
+    """Raises: RecordError: the curve up to `step` is not all there."""
+    found = [p["step"] for p in records.read_points(attempt) if p["step"] <= step]
+    if found != [s for s in range(1, step + 1) if is_logged(s, spec.n_steps)]:
+        raise RecordError(f"{attempt.directory / 'curve.jsonl'} is cut off before step {step}")
 
 
 def _resume(
