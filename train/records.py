@@ -263,13 +263,16 @@ def commit(store: Path, attempt: Attempt, row: dict[str, Any]) -> bool:
         )
     path = attempt.directory / "run.json"
     write_atomically(path, json.dumps(to_plain(row), indent=1, allow_nan=False) + "\n")
+    for name in (*_SEALED, "evaluations.jsonl"):
+        if (attempt.directory / name).exists():
+            _sync(attempt.directory / name)  # a record on disk must not outlive its weights
     written = integrity.digests(attempt.directory, _SEALED)
     write_atomically(attempt.directory / "digests.json", json.dumps(written) + "\n")
     try:
         os.link(path, attempt.directory.parent / "run.json")
     except FileExistsError:
         return False
-    _sync_directory(attempt.directory.parent)
+    _sync(attempt.directory.parent)
     return True
 
 
@@ -375,7 +378,7 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
 def write_once(path: Path, text: str) -> bool:
@@ -389,7 +392,7 @@ def write_once(path: Path, text: str) -> bool:
         return False
     finally:
         temporary.unlink()
-    _sync_directory(path.parent)
+    _sync(path.parent)
     return True
 
 
@@ -447,8 +450,9 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(to_plain(row), separators=(",", ":"), allow_nan=False)
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Have a file or a directory on the disk, whoever wrote it."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -84,3 +84,19 @@ def test_a_run_of_an_earlier_version_has_no_digests(tmp_path, attempt):
     os.remove(attempt.directory / "digests.json")
     assert records.read_run(tmp_path, RUN)["loss_nats"] == 1.5
     assert records.read_points(attempt) == [POINT]
+
+
+def test_a_record_is_linked_once_all_it_speaks_of_is_on_the_disk(tmp_path, monkeypatch):
+    """In a power cut, what was not synced may be gone, whatever was written after it."""
+    told = []
+    sync, link = records._sync, os.link
+    monkeypatch.setattr(records, "_sync", lambda path: (told.append(path.name), sync(path)))
+    monkeypatch.setattr(os, "link", lambda *paths: (told.append("link"), link(*paths)))
+    attempt = records.begin_attempt(tmp_path, RUN)
+    assert attempt is not None
+    for name in ("curve.jsonl", "evaluations.jsonl", "weights.safetensors"):
+        (attempt.directory / name).touch()
+    records.commit(tmp_path, attempt, {**dict.fromkeys(RUN_COLUMNS), "run_id": RUN})
+    before = told[: told.index("link")]
+    assert {"run.json", "curve.jsonl", "evaluations.jsonl", "weights.safetensors"} < {*before}
+    assert told[-1] == RUN, "the folder that the link was made in"
