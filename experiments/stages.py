@@ -4,6 +4,7 @@ plan (frozen) -> train the grid -> tables -> fits -> prediction (written once) -
 run -> score -> figures and report. A second start finds what is done and does the rest.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -36,7 +37,7 @@ from experiments.workspace import (
     write_json_once,
 )
 from model.accounting import count_params
-from train.config import RunSpec, SpecError
+from train.config import RunSpec, SpecError, canonical_json
 from train.data.corpora import TokenizedCorpus, load, prepare
 from train.records import progress, read_run, to_plain
 from train.runtime import n_cores
@@ -214,13 +215,14 @@ def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, workspace: Workspac
         "n_tokens": cell.spec.n_tokens,
         "predictions": [prediction.to_json() for prediction in predictions],
     }
-    write_json_once(workspace.sweep(plan.name).prediction, to_plain(values))
+    plain = to_plain(values)
+    write_json_once(workspace.sweep(plan.name).prediction, {**plain, "hash": _hash_of(plain)})
 
 
 def written_prediction(folder: SweepFolder) -> dict[str, Any]:
     """The prediction of a sweep.
 
-    Raises: SpecError: the file lacks a field, as one of an earlier version may.
+    Raises: SpecError: the file lacks a field, as one of an earlier version may, or was changed.
     """
     prediction = read_json(folder.prediction)
     if absent := {"run_id", "is_blind", "predictions"} - set(prediction):
@@ -228,7 +230,18 @@ def written_prediction(folder: SweepFolder) -> dict[str, Any]:
             f"{folder.prediction} lacks {', '.join(sorted(absent))}: written by another version; "
             f"move {folder.path} away, finished runs are kept elsewhere"
         )
+    if prediction.get("hash", _hash_of(prediction)) != _hash_of(prediction):
+        raise SpecError(
+            f"{folder.prediction} is not as it was written; a prediction is made once, before its "
+            f"run: move {folder.path} away, finished runs are kept elsewhere"
+        )
     return prediction
+
+
+def _hash_of(prediction: dict[str, Any]) -> str:
+    """SHA-256 of a prediction without its own hash, which those of earlier versions lack."""
+    content = {key: value for key, value in prediction.items() if key != "hash"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def score(plan: Plan, workspace: Workspace, folder: SweepFolder) -> None:

@@ -5,7 +5,7 @@
     runs/<run_id>/attempt-<k>/curve.jsonl     one row a logged point
     runs/<run_id>/attempt-<k>/evaluations.jsonl   one row an evaluation; more may come later
     runs/<run_id>/attempt-<k>/weights.safetensors
-    runs/<run_id>/attempt-<k>/digests.json    of record, curve and weights, once it is committed
+    runs/<run_id>/attempt-<k>/digests.json    of the four files above, once it is committed
     runs/<run_id>/attempt-<k>/checkpoint/     only while the attempt is under way
     runs/<run_id>/attempt-<k>/holder.json, heartbeat, ended   whose attempt it is (train.lease)
     runs/<run_id>/halt.json                   why nobody is to train it, if so (train.lease)
@@ -104,8 +104,8 @@ RUN_COLUMNS = {
 }
 """Columns of a run record and their meaning; losses in nats/token, FLOPs by named convention."""
 
-_SEALED = ("run.json", "curve.jsonl", "weights.safetensors")
-"""Files of a committed attempt that nobody changes; evaluations may be added to."""
+_SEALED = ("run.json", "curve.jsonl", "evaluations.jsonl", "weights.safetensors")
+"""Files of a committed attempt that nobody changes; to evaluations some may be added at the end."""
 
 _SINCE = {
     2: ("noise_scale_tokens", "noise_scale_se"),
@@ -248,6 +248,8 @@ def read_evaluations(attempt: Attempt) -> list[dict[str, Any]]:
     Raises: RecordError: a line cannot be read.
     """
     path = attempt.directory / "evaluations.jsonl"
+    if path.exists():
+        check_written(path)
     return _read_lines(path, remedy="remove the file and run: python launch.py evaluate")
 
 
@@ -263,7 +265,7 @@ def commit(store: Path, attempt: Attempt, row: dict[str, Any]) -> bool:
         )
     path = attempt.directory / "run.json"
     write_atomically(path, json.dumps(to_plain(row), indent=1, allow_nan=False) + "\n")
-    for name in (*_SEALED, "evaluations.jsonl"):
+    for name in _SEALED:
         if (attempt.directory / name).exists():
             _sync(attempt.directory / name)  # a record on disk must not outlive its weights
     written = integrity.digests(attempt.directory, _SEALED)

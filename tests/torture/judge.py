@@ -33,6 +33,7 @@ def results(out: Path) -> dict[str, Any]:
     for name in RESULTS:
         path = out / "sweeps" / NAME / name
         found[name] = json.loads(path.read_text()) if path.exists() else None
+    found["plan.json"] = found["plan.json"] and _identity(found["plan.json"])
     found |= {name: _table(out / "sweeps" / NAME / name) for name in ("runs", "curves")}
     return found
 
@@ -99,6 +100,12 @@ class Commits:
     def _state(path: Path) -> tuple[int, int, str]:
         status = path.stat()
         return status.st_ino, status.st_mtime_ns, _digest(path)
+
+
+def _identity(plan: dict[str, Any]) -> Any:
+    """What of a plan's file is no label: experiment, hash, and what each cell is."""
+    cells = [{k: v for k, v in cell.items() if k != "run_id"} for cell in plan["cells"]]
+    return plan["experiment"], plan["hash"], cells
 
 
 def _digest(path: Path) -> str:

@@ -137,7 +137,9 @@ def _judge(tally: Tally, store: Path, commits: judge.Commits, n_runs: int) -> No
         of_others = [p for p in points if p["attempt"] != row["attempt"]]
         if [p["loss_nats"] for p in points] != losses or of_others:
             tally.unequal += 1
-            tally.faults.append(f"{store.name}: {run_id} has another curve, of {len(points)} points")
+            tally.faults.append(
+                f"{store.name}: {run_id} has another curve, of {len(points)} points"
+            )
     torn, left = judge.torn(store), judge.leftovers(store)
     tally.torn += len(torn)
     tally.leftovers += len(left)

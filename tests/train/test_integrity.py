@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from train import checkpoint, integrity, records
-from train.records import RUN_COLUMNS, RecordError
+from train.records import EVALUATION_COLUMNS, RUN_COLUMNS, RecordError
 
 RUN = "0123456789abcdef"
 POINT = {"run_id": RUN, "attempt": 1, "step": 4, "loss_nats": 2.25}
@@ -100,3 +100,18 @@ def test_a_record_is_linked_once_all_it_speaks_of_is_on_the_disk(tmp_path, monke
     before = told[: told.index("link")]
     assert {"run.json", "curve.jsonl", "evaluations.jsonl", "weights.safetensors"} < {*before}
     assert told[-1] == RUN, "the folder that the link was made in"
+
+
+def test_evaluations_may_be_added_and_not_changed(attempt):
+    first = dict.fromkeys(EVALUATION_COLUMNS, 1) | {"step": 4, "loss_nats": 2.125}
+    other = records.begin_attempt(attempt.directory.parents[1], RUN)
+    assert other is not None
+    records.add_evaluations(other, [first])
+    values = {"run_id": RUN, "attempt": 2, "record_version": 3}
+    records.commit(other.directory.parents[1], other, {**dict.fromkeys(RUN_COLUMNS), **values})
+    records.add_evaluations(other, [{**first, "split": "validation[:9]"}])
+    assert len(records.read_evaluations(other)) == 2
+    path = other.directory / "evaluations.jsonl"
+    path.write_text(path.read_text().replace("2.125", "2.225", 1))
+    with pytest.raises(RecordError, match=r"evaluations\.jsonl is not as it was written"):
+        records.read_evaluations(other)
