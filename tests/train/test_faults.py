@@ -5,7 +5,9 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -298,3 +300,15 @@ def test_memory_and_disk_are_told_apart():
     assert is_out_of_memory(RuntimeError("std::bad_alloc"))
     assert not is_out_of_memory(ValueError("RESOURCE_EXHAUSTED: No space left on device"))
     assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_a_log_on_a_full_disk_does_not_hide_what_happened(tmp_path, monkeypatch):
+    """The traceback has no room either; the run's failure is told all the same."""
+    full = SimpleNamespace(write=refuse, flush=lambda: None)
+    monkeypatch.setattr(sys, "stderr", full)
+    found = settle(tmp_path, "run", OSError(errno.ENOSPC, "No space left"), "cpu")
+    assert found.is_machine and "No space left" in found.reason
+
+
+def refuse(text):
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -115,3 +115,9 @@ def test_evaluations_may_be_added_and_not_changed(attempt):
     path.write_text(path.read_text().replace("2.125", "2.225", 1))
     with pytest.raises(RecordError, match=r"evaluations\.jsonl is not as it was written"):
         records.read_evaluations(other)
+
+
+def test_a_disk_error_names_one_file(tmp_path):
+    with pytest.raises(PermissionError) as found, records.naming(tmp_path / "wanted"):
+        raise OSError(13, "Permission denied", "temporary", None, "other")
+    assert str(found.value) == f"[Errno 13] Permission denied: '{tmp_path / 'wanted'}'"
