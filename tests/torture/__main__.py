@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torture import corruption, disks, interrupts, judge, leases, pauses
+from torture import corruption, disks, interrupts, judge, leases, pauses, pulls
 from torture.kills import Blows, fight
 from torture.launching import finish
 from torture.tally import Tally, markdown
@@ -51,6 +51,10 @@ def _leases(tally, out, base, wanted, rng, *arguments):
 
 SCENARIOS = {
     "leases": Scenario("4 processes on one store, no training: kill -9, pauses", _leases, 8),
+    "pullers": Scenario(
+        "2 pullers on one sweep: kill -9 at random and inside file operations",
+        functools.partial(pulls.fight, n_kills=40),
+    ),
     "workers": Scenario("kill -9 of a worker", _kills(Blows(("worker",), 12, 6.0))),
     "launchers": Scenario("kill -9 of the launcher", _kills(Blows(("launcher",), 12))),
     "both": Scenario("kill -9 of launcher and workers", _kills(Blows(("both",), 30, 15.0))),

@@ -44,7 +44,7 @@ class Launch:
                 stdout=file if terminal is None else terminal,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL if terminal is None else terminal,
-                env={**_environment(), **extra},
+                env={**inherited(), **extra},
                 start_new_session=True,
                 preexec_fn=None if terminal is None else _take_terminal,
             )
@@ -117,7 +117,12 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _environment() -> dict[str, str]:
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and not only its remains."""
+    return _session(pid) != 0
+
+
+def inherited() -> dict[str, str]:
     """This process's, without what would change a run's mode."""
     odd = ("JAX_", "XLA_", "NPROC", "PYTHONPATH", "TORTURE_")
     return {k: v for k, v in os.environ.items() if not k.startswith(odd)} | {"JAX_PLATFORMS": "cpu"}
