@@ -429,11 +429,12 @@ def _read_lines(path: Path, *, remedy: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise RecordError(f"{path} line {number} is damaged ({error.msg}); {remedy}") from error
+        except ValueError as error:  # no JSON, or not even text
+            why = getattr(error, "msg", error)
+            raise RecordError(f"{path} line {number} is damaged ({why}); {remedy}") from error
     return rows
 
 

@@ -138,9 +138,9 @@ def _newest_checkpoint(
         try:
             saved = checkpoint.read(attempt.checkpoint_dir, like)
             if saved is not None:
+                _check_files(attempt, saved)
                 _check_curve(spec, attempt, saved.step)
                 records.read_evaluations(attempt)
-                _check_files(attempt, saved)
                 looks = Looks(**saved.notes["looks"])
                 return attempt, saved, stopping.load_best(attempt, looks, spec.model)
         # One that vanishes belongs to an attempt that was taken over and goes on for a moment.

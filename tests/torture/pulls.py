@@ -49,9 +49,12 @@ def fight(
                 print(aims, file=zygote.stdin, flush=True)
                 pullers.add(int(zygote.stdout.readline()))
             time.sleep(rng.uniform(0, 0.4))
-            if killed + n_aimed < n_kills and rng.random() < 0.1:
+            training = _training(out, pullers)
+            # Mostly in training: on a busy machine nearly all moments are of starting up.
+            victims = sorted(training if rng.random() < 0.9 else pullers)
+            if killed + n_aimed < n_kills and victims and rng.random() < 0.15:
                 killed += 1
-                _kill(rng.choice(sorted(pullers)), out, waiting)
+                _kill(rng.choice(victims), out, waiting)
             commits.look()
             _look_for_recoveries(tally, out, waiting)
         for pid in pullers:
@@ -65,6 +68,16 @@ def fight(
     if last.code != 0:
         tally.faults.append(f"{last.log}: code {last.code}: {last.told[-300:]!r}")
     tally.judge(out, wanted, commits, *arguments)
+
+
+def _training(out: Path, pullers: set[int]) -> set[int]:
+    """Those that have logged a point of the run that they hold."""
+    held, numbers = held_runs(out / "runs"), n_attempts(out / "runs")
+    runs = {pid: out / "runs" / held[pid] for pid in pullers if pid in held}
+    return {
+        pid for pid, run in runs.items()
+        if (run / f"attempt-{numbers.get(run.name, 0)}" / "curve.jsonl").exists()
+    }  # fmt: skip
 
 
 def _aim(out: Path, number: int, rng: random.Random) -> str:

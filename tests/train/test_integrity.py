@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from train import checkpoint, integrity, records
+from train import checkpoint, integrity, lease, records
 from train.records import EVALUATION_COLUMNS, RUN_COLUMNS, RecordError
 
 RUN = "0123456789abcdef"
@@ -121,3 +121,18 @@ def test_a_disk_error_names_one_file(tmp_path):
     with pytest.raises(PermissionError) as found, records.naming(tmp_path / "wanted"):
         raise OSError(13, "Permission denied", "temporary", None, "other")
     assert str(found.value) == f"[Errno 13] Permission denied: '{tmp_path / 'wanted'}'"
+
+
+@pytest.mark.parametrize("line", [b'{"step": \xff}\n', b"{\n", b"\n"])
+def test_a_line_that_is_no_text_is_damaged_like_any_other(tmp_path, line):
+    attempt = records.begin_attempt(tmp_path, RUN)
+    assert attempt is not None
+    (attempt.directory / "curve.jsonl").write_bytes(line)
+    with pytest.raises(RecordError, match=r"curve\.jsonl line 1 is damaged .*; remove"):
+        records.read_points(attempt)
+
+
+def test_a_count_that_is_no_text_is_a_count(tmp_path):
+    attempt = lease.claim(tmp_path, RUN)
+    (attempt.directory / "heartbeat").write_bytes(b"\xff0001\n")
+    assert not lease.Watch().is_silent(attempt)
