@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -36,31 +37,17 @@ def fight(
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=inherited()
     ) as zygote:
-        assert zygote.stdin and zygote.stdout
-        n_jobs, pullers, killed, n_started = int(zygote.stdout.readline()), set(), 0, 0
-        waiting: list[tuple[float, str, int]] = []
-        while len(commits.seen) < n_jobs and time.monotonic() < deadline:
-            gone = {pid for pid in pullers if not is_running(pid)}
-            pullers -= gone
-            n_aimed = len(list(out.parent.glob(f"{out.name}.aims/*/*.spent")))
-            while len(pullers) < 2:
-                n_started += 1
-                aims = _aim(out, n_started, rng) if killed + n_aimed < n_kills else "-"
-                print(aims, file=zygote.stdin, flush=True)
-                pullers.add(int(zygote.stdout.readline()))
-            time.sleep(rng.uniform(0, 0.4))
-            training = _training(out, pullers)
-            # Mostly in training: on a busy machine nearly all moments are of starting up.
-            victims = sorted(training if rng.random() < 0.9 else pullers)
-            if killed + n_aimed < n_kills and victims and rng.random() < 0.15:
-                killed += 1
-                _kill(rng.choice(victims), out, waiting)
-            commits.look()
-            _look_for_recoveries(tally, out, waiting)
-        for pid in pullers:
-            _kill(pid, out, [])
-        zygote.stdin.close()
-    tally.kills += killed + len(list(out.parent.glob(f"{out.name}.aims/*/*.spent")))
+        crowd = _Pullers(out, zygote, rng, n_kills)
+        try:
+            while len(commits.seen) < crowd.n_jobs and time.monotonic() < deadline:
+                crowd.fill()
+                time.sleep(rng.uniform(0, 0.4))
+                crowd.strike()
+                commits.look()
+                crowd.look_for_recoveries(tally)
+        finally:
+            crowd.end()
+    tally.kills += crowd.n_killed
     complaints = out.with_name(f"{out.name}.complaints")
     if complaints.exists():
         tally.faults.append(f"{complaints}: {complaints.read_text()[-300:]!r}")
@@ -70,40 +57,79 @@ def fight(
     tally.judge(out, wanted, commits, *arguments)
 
 
-def _training(out: Path, pullers: set[int]) -> set[int]:
-    """Those that have logged a point of the run that they hold."""
-    held, numbers = held_runs(out / "runs"), n_attempts(out / "runs")
-    runs = {pid: out / "runs" / held[pid] for pid in pullers if pid in held}
-    return {
-        pid for pid, run in runs.items()
-        if (run / f"attempt-{numbers.get(run.name, 0)}" / "curve.jsonl").exists()
-    }  # fmt: skip
+class _Pullers:
+    """Two pullers at a time, and what was done to them."""
 
+    def __init__(self, out: Path, zygote: subprocess.Popen[str], rng: random.Random, n_kills: int):
+        assert zygote.stdin and zygote.stdout
+        self._out, self._rng, self._n_kills = out, rng, n_kills
+        self._asks, self._answers = zygote.stdin, zygote.stdout
+        self._pids: set[int] = set()
+        self._n_started = self._n_struck = 0
+        self._waiting: list[tuple[float, str, int]] = []
+        self.n_jobs = int(self._answers.readline())
 
-def _aim(out: Path, number: int, rng: random.Random) -> str:
-    """For one puller in two: where it is to be killed; else a dash."""
-    if rng.random() < 0.5:
-        return "-"
-    pattern, n = AIMS[rng.choice(SEEN)]
-    folder = out.parent / f"{out.name}.aims" / str(number)
-    folder.mkdir(parents=True)
-    aim = {"pattern": pattern, "nth": 1 + int(n * rng.random() ** 2), "delay_s": 0.0}
-    (folder / "aim.json").write_text(json.dumps(aim))
-    return str(folder)
+    @property
+    def n_killed(self) -> int:
+        """By the harness, and by aims that were hit."""
+        hits = self._out.parent.glob(f"{self._out.name}.aims/*/*.spent")
+        return self._n_struck + len(list(hits))
 
+    def fill(self) -> None:
+        """Start as many as are missing, of which one in two is aimed at."""
+        self._pids = {pid for pid in self._pids if is_running(pid)}
+        while len(self._pids) < 2:
+            self._n_started += 1
+            is_aimed = self.n_killed < self._n_kills and self._rng.random() < 0.5
+            print(self._aim() if is_aimed else "-", file=self._asks, flush=True)
+            self._pids.add(int(self._answers.readline()))
 
-def _kill(pid: int, out: Path, waiting: list[tuple[float, str, int]]) -> None:
-    held, numbers = held_runs(out / "runs").get(pid), n_attempts(out / "runs")
-    if is_running(pid):
-        os.kill(pid, 9)
-    if held is not None and not (out / "runs" / held / "run.json").exists():
-        waiting.append((time.monotonic(), held, numbers[held]))
+    def strike(self) -> None:
+        """Perhaps kill one."""
+        # Mostly in training: on a busy machine nearly all moments are of starting up.
+        victims = sorted(self._training() if self._rng.random() < 0.9 else self._pids)
+        if not victims or self._rng.random() > 0.15 or self.n_killed >= self._n_kills:
+            return
+        pid, runs = self._rng.choice(victims), self._out / "runs"
+        held, numbers = held_runs(runs).get(pid), n_attempts(runs)
+        self._n_struck += 1
+        self._kill(pid)
+        if held is not None and not (runs / held / "run.json").exists():
+            self._waiting.append((time.monotonic(), held, numbers.get(held, 0)))
 
+    def look_for_recoveries(self, tally: Tally) -> None:
+        """Note how long it took until a run had its next attempt."""
+        numbers = n_attempts(self._out / "runs") if self._waiting else {}
+        for entry in list(self._waiting):
+            killed_at, run_id, number = entry
+            if numbers.get(run_id, 0) > number:
+                tally.recoveries_s.append(time.monotonic() - killed_at)
+                self._waiting.remove(entry)
 
-def _look_for_recoveries(tally: Tally, out: Path, waiting: list[tuple[float, str, int]]) -> None:
-    numbers = n_attempts(out / "runs") if waiting else {}
-    for entry in list(waiting):
-        killed_at, run_id, number = entry
-        if numbers.get(run_id, 0) > number:
-            tally.recoveries_s.append(time.monotonic() - killed_at)
-            waiting.remove(entry)
+    def end(self) -> None:
+        """Leave none running."""
+        for pid in self._pids:
+            self._kill(pid)
+        self._asks.close()
+
+    def _kill(self, pid: int) -> None:
+        if is_running(pid):
+            os.kill(pid, signal.SIGKILL)
+
+    def _training(self) -> set[int]:
+        """Those that have logged a point of the run that they hold."""
+        runs = self._out / "runs"
+        held, numbers = held_runs(runs), n_attempts(runs)
+        return {
+            pid for pid in self._pids & set(held)
+            if (runs / held[pid] / f"attempt-{numbers.get(held[pid], 0)}" / "curve.jsonl").exists()
+        }  # fmt: skip
+
+    def _aim(self) -> str:
+        """A folder that says where a puller is to be killed."""
+        pattern, n = AIMS[self._rng.choice(SEEN)]
+        folder = self._out.parent / f"{self._out.name}.aims" / str(self._n_started)
+        folder.mkdir(parents=True)
+        aim = {"pattern": pattern, "nth": 1 + int(n * self._rng.random() ** 2), "delay_s": 0.0}
+        (folder / "aim.json").write_text(json.dumps(aim))
+        return str(folder)
