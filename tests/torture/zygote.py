@@ -69,6 +69,7 @@ def _child(folder: Path, aims: str, complaints: Path) -> None:
     """Pull to the end of the queue, and never return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.close(0)
+    os.dup2(2, 1)  # where the answers go
     if aims != "-":
         os.environ["TORTURE_AIMS"] = aims
         runpy.run_path(str(HERE / "aim" / "sitecustomize.py"))
