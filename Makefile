@@ -2,6 +2,7 @@
 # PYTHON: the interpreter to make it with; the first of the list that is 3.11 or newer is taken.
 PYTHON ?= python3 python3.12 python3.11 python3.13 python
 PYTEST_ARGS ?=
+TORTURE_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -9,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow bench docs-figures lint format types env lock clean
+.PHONY: help quickstart test slow bench torture docs-figures lint format types env lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -25,6 +26,9 @@ slow: $(INSTALLED) ## run the slow tests
 
 bench: $(INSTALLED) ## run the benchmarks
 	@set -e; for script in benchmarks/bench_*.py; do echo "$$script"; $(PY) "$$script"; done
+
+torture: $(INSTALLED) ## kill, starve and damage small sweeps for half an hour; prints a table
+	@PYTHONPATH=.:tests $(PY) -m torture $(TORTURE_ARGS)
 
 docs-figures: $(INSTALLED) ## draw the figures of docs/analysis.md (DATA=folder of the published points)
 	$(PY) docs/draw_analysis.py $(if $(DATA),--data "$(DATA)")

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from experiments.grid import Setting, Shape
 from experiments.options import changes, data_config, sweep_name
@@ -22,8 +21,8 @@ SIZE = re.compile(r"(\d+)x(\d+)")
 class Choices:
     """Text, seeds and rules: what every such experiment can be given."""
 
-    corpus: Literal["sotu", "python-code"] = "sotu"
-    """The text."""
+    corpus: str = "sotu"
+    """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """First seed of initialisation and data order; further ones count up from it."""
     seeds: int = 1

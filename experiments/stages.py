@@ -4,6 +4,7 @@ plan (frozen) -> train the grid -> tables -> fits -> prediction (written once) -
 run -> score -> figures and report. A second start finds what is done and does the rest.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -23,6 +24,7 @@ from experiments.executors.failures import RunsFailed
 from experiments.executors.local import execute
 from experiments.halting import refuse_cancelled
 from experiments.ladder_report import run_rows
+from experiments.leftovers import remove_leftovers
 from experiments.plan import Cell, Plan, plan_from_json
 from experiments.planning import (
     NO_LIMITS,
@@ -41,7 +43,7 @@ from experiments.workspace import (
     write_json_once,
 )
 from model.accounting import count_params
-from train.config import SpecError
+from train.config import SpecError, canonical_json
 from train.data.corpora import TokenizedCorpus, load, prepare
 from train.records import read_run, to_plain
 
@@ -105,6 +107,7 @@ def run(
     if hasattr(experiment, "conclude"):
         train_extensions(experiment, plan, corpus, stage, n_workers)
         conclude(plan.name, stage)
+        remove_leftovers((cell.spec.run_id for cell in wanted.cells), stage.workspace.runs, folder)
         return
     repeat_diverged(plan, corpus, stage, n_workers)
     n_runs = compact(plan, stage.workspace.runs, folder)
@@ -119,6 +122,7 @@ def run(
             # The same numbers: only now the list of rows left out names the held-out run.
             fitted = fit_sweep(plan, folder)
     remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
+    remove_leftovers(plan.jobs, stage.workspace.runs, folder)
     score(plan, stage.workspace, folder)
     draw(plan, fitted, folder, corpus)
     if folder.score.exists():
@@ -271,13 +275,14 @@ def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, workspace: Workspac
         "n_tokens": cell.spec.n_tokens,
         "predictions": [prediction.to_json() for prediction in predictions],
     }
-    write_json_once(workspace.sweep(plan.name).prediction, to_plain(values))
+    plain = to_plain(values)
+    write_json_once(workspace.sweep(plan.name).prediction, {**plain, "hash": _hash_of(plain)})
 
 
 def written_prediction(folder: SweepFolder) -> dict[str, Any]:
     """The prediction of a sweep.
 
-    Raises: SpecError: the file lacks a field, as one of an earlier version may.
+    Raises: SpecError: the file lacks a field, as one of an earlier version may, or was changed.
     """
     prediction = read_json(folder.prediction)
     if absent := {"run_id", "is_blind", "predictions"} - set(prediction):
@@ -285,7 +290,18 @@ def written_prediction(folder: SweepFolder) -> dict[str, Any]:
             f"{folder.prediction} lacks {', '.join(sorted(absent))}: written by another version; "
             f"move {folder.path} away, finished runs are kept elsewhere"
         )
+    if prediction.get("hash", _hash_of(prediction)) != _hash_of(prediction):
+        raise SpecError(
+            f"{folder.prediction} is not as it was written; a prediction is made once, before its "
+            f"run: move {folder.path} away, finished runs are kept elsewhere"
+        )
     return prediction
+
+
+def _hash_of(prediction: dict[str, Any]) -> str:
+    """SHA-256 of a prediction without its own hash, which those of earlier versions lack."""
+    content = {key: value for key, value in prediction.items() if key != "hash"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def score(plan: Plan, workspace: Workspace, folder: SweepFolder) -> None:

@@ -111,7 +111,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise SpecError(f"{path} cannot be read ({error}); run the experiment first") from error
+        raise SpecError(
+            f"{path} cannot be read ({error}); run the experiment first, or, if the file is "
+            f"damaged, move {path.parent} away: finished runs are kept elsewhere"
+        ) from error
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from model.config import ModelConfig
 from model.functional import Params, abstract_params, flatten, unflatten
 from train.config import RunSpec, from_json
-from train.records import RecordError, write_atomically
+from train.records import RecordError, check_written, write_atomically
 from train.step import StepMetrics, TrainState
 
 _log = logging.getLogger(__name__)
@@ -249,6 +249,7 @@ def load_weights(path: Path, cfg: ModelConfig) -> Params:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    check_written(path)
     try:
         tensors = load_file(path)
     except (FileNotFoundError, SafetensorError) as error:

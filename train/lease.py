@@ -196,9 +196,9 @@ class Watch:
 
     def _look(self, attempt: Attempt) -> "_Seen":
         try:
-            count = (attempt.directory / "heartbeat").read_text()
+            count = (attempt.directory / "heartbeat").read_bytes()
         except FileNotFoundError:
-            count = ""
+            count = b""
         before = self._seen.get(attempt.directory)
         if before is None or before.count != count:
             self._seen[attempt.directory] = _Seen(count, self._clock(), before is not None)
@@ -209,7 +209,7 @@ class Watch:
 class _Seen:
     """A count, since when it was seen, and whether there was another before."""
 
-    count: str
+    count: bytes
     since_s: float
     has_changed: bool
 

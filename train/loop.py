@@ -29,7 +29,7 @@ from train.parts import microbatches
 from train.records import Attempt
 from train.row import describe_evaluation, describe_noise, describe_spec
 from train.runtime import describe
-from train.start import Logged, begin, notes
+from train.start import Logged, begin, notes, save_checkpoint
 from train.step import StepMetrics, TrainState, train_steps
 
 
@@ -200,9 +200,7 @@ def _attempt(
                 branching.save_point(store, spec.run_id, *kept)
         if is_cut and stopped_step is None:
             with checkpoint.going_on(spec.run_id, "checkpoint", step):
-                stopping.save_best(attempt, logged.looks, best)
-                checkpoint.save(attempt.checkpoint_dir, *kept)
-                stopping.remove_others(attempt, logged.looks)
+                save_checkpoint(attempt, *kept, best)
             saved_at = time.monotonic()
             if is_lost():
                 raise Lost(spec.run_id)

@@ -42,7 +42,8 @@ def settle(store: Path, run_id: str, error: Exception, platform: str) -> Unfinis
         return Unfinished(run_id, "unavailable", error.why)
     if isinstance(error, Lost):
         return Unfinished(run_id, "lost", "it was halted or taken over")
-    traceback.print_exception(error, file=sys.stderr)
+    with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+        traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, OSError):
         return Unfinished(run_id, "failed", str(error), is_machine=True)
     suggestion = suggest_memory(platform) if is_out_of_memory(error) else ""

@@ -5,6 +5,7 @@
     runs/<run_id>/attempt-<k>/curve.jsonl     one row a logged point
     runs/<run_id>/attempt-<k>/evaluations.jsonl   one row an evaluation; more may come later
     runs/<run_id>/attempt-<k>/weights.safetensors
+    runs/<run_id>/attempt-<k>/digests.json    of the four files above, once it is committed
     runs/<run_id>/attempt-<k>/checkpoint/     only while the attempt is under way
     runs/<run_id>/attempt-<k>/holder.json, heartbeat, ended   whose attempt it is (train.lease)
     runs/<run_id>/halt.json                   why nobody is to train it, if so (train.lease)
@@ -26,6 +27,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from train import integrity
 
 RECORD_VERSION = 4
 """Version of the columns below; written into every record."""
@@ -102,6 +105,9 @@ RUN_COLUMNS = {
     "record_version": "",
 }
 """Columns of a run record and their meaning; losses in nats/token, FLOPs by named convention."""
+
+_SEALED = ("run.json", "curve.jsonl", "evaluations.jsonl", "weights.safetensors")
+"""Files of a committed attempt that nobody changes; to evaluations some may be added at the end."""
 
 _SINCE = {
     2: ("noise_scale_tokens", "noise_scale_se"),
@@ -242,7 +248,8 @@ def read_points(attempt: Attempt) -> list[dict[str, Any]]:
     Raises: RecordError: a line that is not the last cannot be read.
     """
     path = attempt.directory / "curve.jsonl"
-    return _read_lines(path, remedy=f"remove {path.parent.parent} and run again")
+    check_written(path)
+    return _read_lines(path, remedy=_train_again(path))
 
 
 def add_evaluations(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> None:
@@ -268,6 +275,8 @@ def read_evaluations(attempt: Attempt) -> list[dict[str, Any]]:
     Raises: RecordError: a line cannot be read.
     """
     path = attempt.directory / "evaluations.jsonl"
+    if path.exists():
+        check_written(path)
     return _read_lines(path, remedy="remove the file and run: python launch.py evaluate")
 
 
@@ -283,11 +292,16 @@ def commit(store: Path, attempt: Attempt, row: dict[str, Any]) -> bool:
         )
     path = attempt.directory / "run.json"
     write_atomically(path, json.dumps(to_plain(row), indent=1, allow_nan=False) + "\n")
+    for name in _SEALED:
+        if (attempt.directory / name).exists():
+            _sync(attempt.directory / name)  # a record on disk must not outlive its weights
+    written = integrity.digests(attempt.directory, _SEALED)
+    write_atomically(attempt.directory / "digests.json", json.dumps(written) + "\n")
     try:
         os.link(path, attempt.directory.parent / "run.json")
     except FileExistsError:
         return False
-    _sync_directory(attempt.directory.parent)
+    _sync(attempt.directory.parent)
     return True
 
 
@@ -319,10 +333,11 @@ def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
     """
     path = store / run_id / "run.json"
     try:
-        row = json.loads(path.read_text())
+        text = path.read_bytes()
+        row = json.loads(text)
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecordError(
             f"{path} is damaged ({error}); remove {path.parent} and run again"
         ) from error
@@ -334,7 +349,37 @@ def read_run(store: Path, run_id: str) -> dict[str, Any] | None:
             f"{path} does not have the columns of record_version={RECORD_VERSION}; "
             f"move {path.parent} away and run again"
         )
+    own = committed_attempt(store, row).directory / "run.json"
+    if not own.exists() and not attempts(store, run_id):
+        return row  # moved here without the rest of its run
+    # The attempt's own record is the same file, or a copy of it where links were not copied.
+    if not own.exists() or own.read_bytes() != text:
+        raise RecordError(f"{path} is not as it was written; remove {path.parent} and run again")
+    check_written(own)
     return row
+
+
+def check_written(path: Path) -> None:
+    """Hold a file of an attempt against the digests that its commit left, if it has any.
+
+    Raises: RecordError: it is not as it was written.
+    """
+    sealed = path.parent / "digests.json"
+    try:
+        written = json.loads(sealed.read_bytes())
+        # What was not there at the commit is no part of it.
+        known = {path.name: written[path.name]} if path.name in written else {}
+        is_changed = bool(integrity.changed(path.parent, known))
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError, LookupError) as error:
+        raise RecordError(f"{sealed} is damaged ({error!r}); {_train_again(path)}") from error
+    if is_changed:
+        raise RecordError(f"{path} is not as it was written; {_train_again(path)}")
+
+
+def _train_again(path: Path) -> str:
+    return f"remove {path.parent.parent} and run again"
 
 
 def committed_attempt(store: Path, row: dict[str, Any]) -> Attempt:
@@ -355,7 +400,7 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
 def write_once(path: Path, text: str) -> bool:
@@ -369,7 +414,7 @@ def write_once(path: Path, text: str) -> bool:
         return False
     finally:
         temporary.unlink()
-    _sync_directory(path.parent)
+    _sync(path.parent)
     return True
 
 
@@ -379,9 +424,9 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is not None:
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def to_plain(value: Any) -> Any:
@@ -404,11 +449,12 @@ def _read_lines(path: Path, *, remedy: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise RecordError(f"{path} line {number} is damaged ({error.msg}); {remedy}") from error
+        except ValueError as error:  # no JSON, or not even text
+            why = getattr(error, "msg", error)
+            raise RecordError(f"{path} line {number} is damaged ({why}); {remedy}") from error
     return rows
 
 
@@ -427,8 +473,9 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(to_plain(row), separators=(",", ":"), allow_nan=False)
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Have a file or a directory on the disk, whoever wrote it."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from model.functional import Params, init_params
-from train import branching, checkpoint, records, stopping
+from train import branching, checkpoint, integrity, records, stopping
 from train.branching import Parent
 from train.checkpoint import Saved
 from train.config import RunSpec
@@ -101,6 +101,35 @@ def notes(logged: Logged, origin: Origin, runtime: Runtime) -> dict[str, Any]:
     }
 
 
+def save_checkpoint(
+    attempt: records.Attempt,
+    state: TrainState,
+    step: int,
+    history: np.ndarray,
+    kept: dict[str, Any],
+    best: Params | None,
+) -> None:
+    """Write a checkpoint, with the best weights it speaks of, and what its attempt wrote by then.
+
+    Args: kept: notes of the state (notes).
+    """
+    looks = Looks(**kept["looks"])
+    stopping.save_best(attempt, looks, best)
+    names = ["curve.jsonl", "evaluations.jsonl", stopping.best_file(looks)]
+    files = integrity.digests(attempt.directory, names)
+    checkpoint.save(attempt.checkpoint_dir, state, step, history, {**kept, "files": files})
+    stopping.remove_others(attempt, looks)
+
+
+def _check_files(attempt: records.Attempt, saved: Saved) -> None:
+    """Whether curve, evaluations and best weights are still what a checkpoint was written with.
+
+    Raises: RecordError: one is not. Checkpoints of earlier versions do not say.
+    """
+    if odd := integrity.changed(attempt.directory, saved.notes.get("files", {})):
+        raise RecordError(f"{attempt.directory / odd[0]} is not as it was written")
+
+
 def _newest_checkpoint(
     store: Path, spec: RunSpec, like: TrainState
 ) -> tuple[records.Attempt, Saved, Params | None] | None:
@@ -109,6 +138,7 @@ def _newest_checkpoint(
         try:
             saved = checkpoint.read(attempt.checkpoint_dir, like)
             if saved is not None:
+                _check_files(attempt, saved)
                 _check_curve(spec, attempt, saved.step)
                 records.read_evaluations(attempt)
                 looks = Looks(**saved.notes["looks"])
@@ -142,8 +172,7 @@ def _resume(
     records.add_evaluations(attempt, [{**r, "attempt": attempt.number} for r in rows])
     looks = Looks(**kept["looks"])
     with checkpoint.going_on(spec.run_id, "checkpoint", saved.step):
-        stopping.save_best(attempt, looks, best)
-        checkpoint.save(attempt.checkpoint_dir, saved.state, saved.step, saved.history, kept)
+        save_checkpoint(attempt, saved.state, saved.step, saved.history, kept, best)
     is_same = all(kept[key] == getattr(runtime, key) for key in _EXACT)
     # Another device may cut batches into other parts, whose norms cannot be added to these.
     sums = {k: tuple(v) for k, v in kept["noise"].items()} if is_same else {}

@@ -123,8 +123,13 @@ def load_best(attempt: Attempt, looks: Looks, cfg: ModelConfig) -> Params | None
     return load_weights(_path(attempt, looks), cfg) if looks.best_step else None
 
 
+def best_file(looks: Looks) -> str:
+    """Where in an attempt's folder its best weights lie."""
+    return f"checkpoint/best-{looks.best_step}.safetensors"
+
+
 def _path(attempt: Attempt, looks: Looks):
-    return attempt.checkpoint_dir / f"best-{looks.best_step}.safetensors"
+    return attempt.directory / best_file(looks)
 
 
 def _copied(params: Params) -> Params:

@@ -224,3 +224,15 @@ def test_progress_off_a_terminal_is_plain_lines_with_eta(plan, monkeypatch, caps
     assert "ETA" in lines[0]
     assert "[4/5]" in lines[1] and "loss 1.5000 ± 0.0100 nats/token" in lines[1]
     assert "[5/5]" in lines[2] and "diverged at step 8" in lines[2]
+
+
+def test_a_changed_prediction_is_refused(folder):
+    values = {"run_id": "x", "is_blind": True, "predictions": [{"loss_nats": 1.5}]}
+    write_json(folder.prediction, values)
+    assert stages.written_prediction(folder) == values, "one of an earlier version has no hash"
+    hashed = {**values, "hash": stages._hash_of(values)}
+    write_json(folder.prediction, hashed)
+    assert stages.written_prediction(folder) == hashed
+    folder.prediction.write_text(folder.prediction.read_text().replace("1.5", "1.6"))
+    with pytest.raises(SpecError, match=r"prediction\.json is not as it was written"):
+        stages.written_prediction(folder)

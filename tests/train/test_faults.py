@@ -5,7 +5,9 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -171,7 +173,7 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path, spec):
     assert refused.value.filename == str(store / spec.run_id)
 
 
-@pytest.mark.parametrize("damage", ["middle", "cut off", "gone"])
+@pytest.mark.parametrize("damage", ["middle", "digit", "cut off", "gone"])
 def test_a_curve_that_is_damaged_is_passed_over_with_its_checkpoint(
     damage, spec, corpus, tmp_path, undisturbed, caplog
 ):
@@ -187,6 +189,8 @@ def test_a_curve_that_is_damaged_is_passed_over_with_its_checkpoint(
     lines = path.read_text().splitlines(keepends=True)
     if damage == "middle":
         path.write_text("".join([*lines[:3], lines[3][:20] + "\n", *lines[4:]]))
+    elif damage == "digit":
+        path.write_text("".join([lines[0].replace("1", "2", 1), *lines[1:]]))
     elif damage == "cut off":
         path.write_text("".join(lines[:-2]) + lines[-2][:30])
     else:
@@ -296,3 +300,15 @@ def test_memory_and_disk_are_told_apart():
     assert is_out_of_memory(RuntimeError("std::bad_alloc"))
     assert not is_out_of_memory(ValueError("RESOURCE_EXHAUSTED: No space left on device"))
     assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_a_log_on_a_full_disk_does_not_hide_what_happened(tmp_path, monkeypatch):
+    """The traceback has no room either; the run's failure is told all the same."""
+    full = SimpleNamespace(write=refuse, flush=lambda: None)
+    monkeypatch.setattr(sys, "stderr", full)
+    found = settle(tmp_path, "run", OSError(errno.ENOSPC, "No space left"), "cpu")
+    assert found.is_machine and "No space left" in found.reason
+
+
+def refuse(text):
+    raise OSError(errno.ENOSPC, "No space left on device")

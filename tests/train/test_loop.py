@@ -71,6 +71,7 @@ def test_a_finished_run_leaves_one_record_and_no_checkpoint(undisturbed):
     files = {p.relative_to(store / row["run_id"]).as_posix() for p in store.rglob("*.*")}
     inside = (
         "holder.json", "run.json", "curve.jsonl", "evaluations.jsonl", "weights.safetensors",
+        "digests.json",
     )  # fmt: skip
     assert files == {"run.json", *(f"attempt-1/{name}" for name in inside)}
     assert not list(store.rglob("checkpoint"))

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -101,6 +102,7 @@ def test_a_record_of_an_older_version_is_read_with_its_later_columns_empty(
     assert len(old) == n_columns
     path = tmp_path / RUN / "run.json"
     path.write_text(json.dumps(old))
+    os.link(path, attempt.directory / "run.json")
     found = records.read_run(tmp_path, RUN)
     assert found is not None and found == {**old, **dict.fromkeys(later)}
     assert found.keys() == RUN_COLUMNS.keys()
@@ -178,7 +180,7 @@ def test_clean_up_keeps_the_committed_attempt_without_its_checkpoint(tmp_path):
     records.commit(tmp_path, tried[1], row(attempt=2))
     records.clean_up(tmp_path, RUN)
     files = {p.relative_to(tmp_path / RUN).as_posix() for p in (tmp_path / RUN).rglob("*")}
-    inside = ("holder.json", "run.json", "curve.jsonl", "weights.safetensors")
+    inside = ("holder.json", "run.json", "curve.jsonl", "weights.safetensors", "digests.json")
     assert files == {"run.json", "attempt-2", *(f"attempt-2/{name}" for name in inside)}
 
 
