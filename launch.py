@@ -394,7 +394,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code (2 for wrong input, 130 for Ctrl-C)."""
+    """Run one command; returns the exit code.
+
+    1: runs failed, or the machine would not go on; 2: wrong input; 130: Ctrl-C.
+    """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help"):
         print(HELP)
@@ -402,12 +405,20 @@ def main(argv: list[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         print(f"launch.py: no command {args[0]!r}; use {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    from experiments.executors.failures import RunsFailed, describe, describe_os_error
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return COMMANDS[args[0]](args[1:]) or 0
     except ValueError as error:  # SpecError, RecordError, CorpusError: input, not a bug
         print(f"launch.py: {error}", file=sys.stderr)
         return 2
+    except RunsFailed as failed:
+        print("\n".join(describe(failed)), file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"launch.py: {describe_os_error(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
             "\nstopped; finished runs and checkpoints are kept, the same command goes on from here",

@@ -77,7 +77,7 @@ class Sweep:
 def load_sweep(sweep_dir: Path | str) -> Sweep:
     """Read runs.parquet, curves.parquet and, where they are, evaluations.parquet and plan.json.
 
-    Raises: ValueError: a table is not there (the sweep has not been run or compacted).
+    Raises: ValueError: a table is damaged, or not there (the sweep has not been run or compacted).
     """
     import pandas as pd
 
@@ -89,12 +89,18 @@ def load_sweep(sweep_dir: Path | str) -> Sweep:
     plan, evaluated = folder / "plan.json", folder / "evaluations.parquet"
     meta = json.loads(plan.read_text()) if plan.is_file() else {}
     columns = list(EVALUATION_COLUMNS)
-    evaluations = (
-        pd.read_parquet(evaluated, columns=columns)
-        if evaluated.is_file()
-        else pd.DataFrame(columns=columns)
-    )
-    return Sweep(pd.read_parquet(runs), _read_curves(curves), evaluations, meta)
+    try:
+        evaluations = (
+            pd.read_parquet(evaluated, columns=columns)
+            if evaluated.is_file()
+            else pd.DataFrame(columns=columns)
+        )
+        return Sweep(pd.read_parquet(runs), _read_curves(curves), evaluations, meta)
+    except (ValueError, OSError) as error:  # pyarrow has both for a file cut short
+        raise ValueError(
+            f"a table in {folder} is damaged ({error}); write it anew from the records: "
+            f"python launch.py fit {folder.name}"
+        ) from error
 
 
 def points_from_runs(

@@ -1,5 +1,6 @@
 """Turn the records of a plan's runs into tables of runs, curves and evaluations (Parquet)."""
 
+import uuid
 from pathlib import Path
 
 from experiments.plan import Plan
@@ -9,6 +10,7 @@ from train.records import (
     EVALUATION_COLUMNS,
     RUN_COLUMNS,
     committed_attempt,
+    naming,
     read_evaluations,
     read_points,
     read_run,
@@ -54,6 +56,10 @@ def compact(plan: Plan, store: Path, folder: SweepFolder) -> int:
 
 
 def _replace(table, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with naming(path):
+            table.to_parquet(temporary, index=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from experiments.comparison import (
 from experiments.ideas import Idea, OwnParts, adopt_all
 from experiments.plan import Cell, Plan
 from experiments.recipe import Recipe, Size
-from experiments.workspace import SweepFolder, sole_launcher, write_json
+from experiments.workspace import SweepFolder, write_json
 from model import custom
 from train.config import Budget, DataConfig, RunSpec, SpecError, to_json
 from train.data.corpora import TokenizedCorpus, prepare
@@ -127,13 +127,12 @@ def run(flags: CompareFlags, stage: "Stage") -> tuple[Mapping[str, Any], tuple[s
     pairs = _pairs(flags, idea, corpus, factors)
     plan = _plan(flags, pairs)
     home = SweepFolder(stage.workspace.root / "compare" / plan.name)
-    with sole_launcher(home):
-        freeze_plan(plan, home)
-        train([spec for pair in pairs for spec in (pair.baseline, pair.new)])
-        result = compared(pairs, _rows(pairs, stage), _timings(pairs))
-        tables, sentences = tables_and_sentences(result, factors)
-        write_json(home.path / "compare.json", to_plain(comparison_json(result, factors)))
-        page = write_report(result, plan, tables, sentences, home)
+    freeze_plan(plan, home)
+    train([spec for pair in pairs for spec in (pair.baseline, pair.new)])
+    result = compared(pairs, _rows(pairs, stage), _timings(pairs))
+    tables, sentences = tables_and_sentences(result, factors)
+    write_json(home.path / "compare.json", to_plain(comparison_json(result, factors)))
+    page = write_report(result, plan, tables, sentences, home)
     return tables, (*sentences, f"report: {page}")
 
 

@@ -23,7 +23,7 @@ class SweepProgress:
 
     def __init__(self, jobs: Sequence[Job], n_done_before: int, console: Console):
         self._specs = {job.spec.run_id: job.spec for job in jobs}
-        self._n_before = n_done_before
+        self.n_before = n_done_before
         self._n_own = {job.spec.run_id: job.n_steps_own for job in jobs}
         self._flops = {job.spec.run_id: 0.0 for job in jobs}
         self._total = sum(_flops_of(job.spec, job.n_steps_own) for job in jobs)
@@ -79,8 +79,8 @@ class SweepProgress:
     def _note(self) -> str:
         share, elapsed = self._share(), time.monotonic() - self._started
         eta = _clock(elapsed * (1 - share) / share) if share > 0 else "?"
-        n_all = self._n_before + len(self._specs)
-        return f"[{self._n_before + self._n_finished}/{n_all}] {_clock(elapsed)} elapsed, ETA {eta}"
+        n_all = self.n_before + len(self._specs)
+        return f"[{self.n_before + self._n_finished}/{n_all}] {_clock(elapsed)} elapsed, ETA {eta}"
 
 
 def _flops_of(spec: RunSpec, n_steps: int) -> float:

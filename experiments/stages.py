@@ -16,6 +16,7 @@ from analysis.study import Study, predict_held_out, study
 from experiments import ending, summary
 from experiments.branches import remove_spent_points
 from experiments.compact import compact
+from experiments.executors.failures import RunsFailed
 from experiments.executors.local import execute
 from experiments.plan import (
     Cell,
@@ -30,7 +31,6 @@ from experiments.workspace import (
     SweepFolder,
     Workspace,
     read_json,
-    sole_launcher,
     write_json,
     write_json_once,
 )
@@ -66,38 +66,38 @@ def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan,
 def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | None) -> None:
     """All stages of a study.
 
-    Raises: SpecError: the sweep's folder holds another plan, or another launcher is at work.
+    Raises: SpecError: the sweep's folder holds another plan. RunsFailed: some runs failed.
     """
     plan, corpus = make_plan(experiment, options, stage)
     folder = stage.workspace.sweep(plan.name)
-    with sole_launcher(folder):
-        freeze_plan(plan, folder)
-        wanted = ending.extended(experiment, plan, stage.workspace.runs)
-        rows = all_rows(stage.workspace)
-        left = missing(wanted, stage.workspace)
-        seconds = estimate_total_seconds(wanted, left, calibrate(rows), n_workers or n_cores())
-        stage.say(summary.plan_line(plan, seconds))
-        train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage, n_workers)
-        if hasattr(experiment, "conclude"):
-            train_extensions(experiment, plan, corpus, stage, n_workers)
-            conclude(plan.name, stage)
-            return
-        compact(plan, stage.workspace.runs, folder)
-        fitted = fit_sweep(plan, folder)
-        stage.console.print(summary.fit_tables(fitted))
-        for cell in plan.of_role("held_out"):
-            freeze_prediction(plan, cell, fitted, stage.workspace)
-            stage.console.print(summary.prediction_table(written_prediction(folder)))
-            if train(plan, [cell], corpus, stage, 1):
-                compact(plan, stage.workspace.runs, folder)
-                # The same numbers: only now the list of rows left out names the held-out run.
-                fitted = fit_sweep(plan, folder)
-        remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
-        score(plan, stage.workspace, folder)
-        draw(plan, fitted, folder, corpus)
-        if folder.score.exists():
-            stage.console.print(summary.score_table(read_json(folder.score)))
-        stage.say(summary.where(folder))
+    freeze_plan(plan, folder)
+    wanted = ending.extended(experiment, plan, stage.workspace.runs)
+    rows = all_rows(stage.workspace)
+    left = missing(wanted, stage.workspace)
+    seconds = estimate_total_seconds(wanted, left, calibrate(rows), n_workers or n_cores())
+    stage.say(summary.plan_line(plan, seconds))
+    train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage, n_workers)
+    if hasattr(experiment, "conclude"):
+        train_extensions(experiment, plan, corpus, stage, n_workers)
+        conclude(plan.name, stage)
+        return
+    n_runs = compact(plan, stage.workspace.runs, folder)
+    fitted = fit_sweep(plan, folder)
+    stage.console.print(summary.fit_tables(fitted))
+    for cell in plan.of_role("held_out"):
+        freeze_prediction(plan, cell, fitted, stage.workspace)
+        stage.console.print(summary.prediction_table(written_prediction(folder)))
+        train(plan, [cell], corpus, stage, 1)
+        # Whoever trained it: another launcher may be at work on this sweep.
+        if compact(plan, stage.workspace.runs, folder) > n_runs:
+            # The same numbers: only now the list of rows left out names the held-out run.
+            fitted = fit_sweep(plan, folder)
+    remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
+    score(plan, stage.workspace, folder)
+    draw(plan, fitted, folder, corpus)
+    if folder.score.exists():
+        stage.console.print(summary.score_table(read_json(folder.score)))
+    stage.say(summary.where(folder))
 
 
 def train(
@@ -107,12 +107,18 @@ def train(
     stage: Stage,
     n_workers: int | None,
 ) -> int:
-    """Train cells of a plan that have no record yet; returns how many there were."""
+    """Train cells of a plan that have no record yet; returns how many have one now.
+
+    Raises: RunsFailed: some runs failed, the others are done.
+    """
     jobs = [plan.jobs[cell.spec.run_id] for cell in cells]
-    return execute(
-        jobs, corpus, stage.workspace,
-        n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
-    )  # fmt: skip
+    try:
+        return execute(
+            jobs, corpus, stage.workspace,
+            n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
+        )  # fmt: skip
+    except RunsFailed as failed:
+        raise RunsFailed(failed.failures, plan.name) from None
 
 
 def train_extensions(
@@ -122,10 +128,11 @@ def train_extensions(
     stage: Stage,
     n_workers: int | None,
 ) -> None:
-    """Train what the runs of a plan ask for, until they ask for no more."""
+    """Train what the runs of a plan ask for, until they ask for no more, or were cancelled."""
     store = stage.workspace.runs
     while left := missing(plan := ending.extended(experiment, plan, store), stage.workspace):
-        train(plan, left, corpus, stage, n_workers)
+        if not train(plan, left, corpus, stage, n_workers):
+            return
 
 
 def conclude(sweep: str, stage: Stage) -> ending.Ending:

@@ -1,10 +1,10 @@
-"""Where things lie on disk, and the lock that keeps two launchers off one sweep."""
+"""Where things lie on disk.
 
-import contextlib
-import fcntl
+Any number of launchers may work on one sweep: what they write is written once, or replaced whole by
+equal content.
+"""
+
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,25 +112,3 @@ def write_json_once(path: Path, values: dict[str, Any]) -> bool:
     """Create a JSON file; False, and nothing changed, if it is there already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_once(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
-
-
-@contextlib.contextmanager
-def sole_launcher(folder: SweepFolder) -> Iterator[None]:
-    """Hold the sweep's lock; the kernel frees it however the process ends.
-
-    Raises: SpecError: another launcher holds it.
-    """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with open(folder.path / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise SpecError(
-                f"sweep {folder.path.name} is being run by process {file.read().strip() or '?'}; "
-                "wait for it or stop it"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

@@ -23,7 +23,7 @@ ALLOWED = {
 }
 WITHOUT_JAX = (
     "model.config", "model.accounting", "model.ladders", "train.records", "train.config",
-    "train.jobs",
+    "train.jobs", "train.lease", "train.outcomes",
 )  # fmt: skip
 PICKLE_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
 PICKLE_METHODS = {"read_pickle", "to_pickle"}

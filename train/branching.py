@@ -6,8 +6,11 @@ A branch point is a saving and no part of a result: without it, or with a damage
 trains alone and ends in the same bits.
 """
 
+import contextlib
+import errno
 import logging
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +44,23 @@ def save_point(
     history: np.ndarray,
     notes: dict[str, Any],
 ) -> None:
-    """Keep a trunk's state after `step` steps for its branches; one that is there is replaced."""
+    """Keep a trunk's state after `step` steps for its branches, whole or not at all.
+
+    One that is there is replaced; of two that are written at once, one stays.
+    """
     folder = _points(store, run_id) / f"step-{step}"
-    shutil.rmtree(folder, ignore_errors=True)
-    checkpoint.save(folder, state, step, history, notes)
+    made, replaced = (folder.with_name(f".{kind}-{uuid.uuid4().hex}") for kind in ("made", "old"))
+    try:
+        checkpoint.save(made, state, step, history, notes)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(replaced)
+        made.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    finally:
+        for left in (made, replaced):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def find_point(

@@ -8,9 +8,14 @@ The folder of a state, be it a checkpoint or a branch point, holds
 and counts once latest.json is written.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
+import os
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,8 @@ from model.functional import Params, abstract_params, flatten, unflatten
 from train.config import RunSpec, from_json
 from train.records import RecordError, write_atomically
 from train.step import StepMetrics, TrainState
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Of a state's folder. What format 1 wrote had neither its number nor metrics nor a digest."""
@@ -55,21 +62,60 @@ def save(
     Args:
         history: float32 [fields of StepMetrics, at least step]; the first `step` are kept.
         notes: JSON values given back by `read`.
+
+    Raises: OSError: the disk would not take it. The state before still stands.
     """
+    arrays = _by_name(state, history[:, :step])
+    try:
+        _write(folder / f"state-{step}", arrays)
+        header = {
+            "format": FORMAT, "step": step, "arrays": _shapes(arrays), "notes": notes,
+            "files": _file_digests(folder / f"state-{step}"),
+        }  # fmt: skip
+        write_atomically(folder / "latest.json", json.dumps(seal(header)))
+    finally:
+        _remove_all_but_latest(folder)
+
+
+@contextlib.contextmanager
+def going_on(run_id: str, what: str, step: int) -> Iterator[None]:
+    """Warn of what the disk would not take; a run goes on without."""
+    try:
+        yield
+    except OSError as error:
+        _log.warning(
+            "run %s goes on, but its %s at step %d could not be written (%s); what was written "
+            "before stays", run_id, what, step, error,
+        )  # fmt: skip
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     import orbax.checkpoint as ocp
 
-    arrays = _by_name(state, history[:, :step])
     files = {f"{i:04d}": array for i, array in enumerate(arrays.values())}
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save((folder / f"state-{step}").absolute(), files)
-    header = {
-        "format": FORMAT, "step": step, "arrays": _shapes(arrays), "notes": notes,
-        "files": _file_digests(folder / f"state-{step}"),
-    }  # fmt: skip
-    write_atomically(folder / "latest.json", json.dumps(seal(header)))
-    for old in folder.glob("state-*"):
-        if old.name != f"state-{step}":
-            shutil.rmtree(old, ignore_errors=True)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(path.absolute(), files)
+    except ValueError as error:
+        raise _as_os_error(error, path) from error
+
+
+def _as_os_error(error: Exception, path: Path) -> Exception:
+    """The OSError that a library has put into words of its own; the error itself if it is none."""
+    code = re.search(r"os_error_code='(\d+)'|os error (\d+)", str(error))
+    if code is None:
+        return error
+    number = int(code[1] or code[2])
+    return OSError(number, os.strerror(number), str(path))
+
+
+def _remove_all_but_latest(folder: Path) -> None:
+    """What a newer state replaced, and what is left of one that could not be written."""
+    with contextlib.suppress(CheckpointError):
+        header = latest(folder)
+        for path in folder.glob("state-*"):
+            if header is None or path.name != f"state-{header['step']}":
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def latest(folder: Path) -> dict[str, Any] | None:
@@ -168,11 +214,15 @@ def _file_digests(folder: Path) -> dict[str, str]:
 
 def save_weights(path: Path, params: Params, metadata: dict[str, str]) -> None:
     """Write parameters by dotted name, float32, in one safetensors file, atomically."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     temporary = path.with_name(f".{path.name}.tmp")
     tensors = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
-    save_file(tensors, temporary, metadata=metadata)
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+    except SafetensorError as error:
+        raise _as_os_error(error, path) from error
     temporary.replace(path)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from train import records
-from train.records import Attempt, write_atomically, write_once
+from train.records import Attempt, write_atomically
 
 BEAT_S = 2.0
 PATIENCE_S = 90.0
@@ -55,7 +55,10 @@ class Holder:
 
     def is_gone(self) -> bool:
         """Whether it certainly no longer runs; unknown is False."""
-        return self.machine == _machine() and _started(self.pid) != self.started
+        if self.machine != _machine():
+            return False
+        started = _started(self.pid)
+        return started is not None and started != self.started
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Halt:
 def this_process() -> Holder:
     """The calling process as a holder."""
     pid = os.getpid()
-    return Holder(socket.gethostname(), _machine(), pid, _started(pid))
+    return Holder(socket.gethostname(), _machine(), pid, _started(pid) or "")
 
 
 def claim(store: Path, run_id: str) -> Attempt:
@@ -86,8 +89,13 @@ def claim(store: Path, run_id: str) -> Attempt:
     tried = records.attempts(store, run_id)
     if tried and not is_over(tried[-1]):
         raise Unavailable(run_id, "held")
+    number = tried[-1].number + 1 if tried else 1
     content = {"holder.json": json.dumps(asdict(this_process())), "heartbeat": _count(0)}
-    attempt = records.begin_attempt(store, run_id, content)
+    attempt = records.begin_attempt(store, run_id, content, number)
+    # A commit since the first look may have cleaned up what this attempt was numbered after.
+    if (store / run_id / "run.json").exists():
+        records.clean_up(store, run_id)
+        raise Unavailable(run_id, "committed")
     if attempt is None:
         raise Unavailable(run_id, "held")
     return attempt
@@ -112,7 +120,7 @@ def holder_of(attempt: Attempt) -> Holder | None:
 def end(attempt: Attempt) -> None:
     """Declare an attempt over; of one that is, or was removed, nothing changes."""
     with contextlib.suppress(FileNotFoundError):
-        write_once(attempt.directory / "ended", "")
+        (attempt.directory / "ended").touch()
 
 
 @contextlib.contextmanager
@@ -123,12 +131,12 @@ def held(attempt: Attempt, every_s: float = BEAT_S) -> Iterator[Callable[[], boo
     def beat() -> None:
         count = 0
         while not done.wait(every_s):
-            if is_lost(attempt):
-                lost.set()
-                return
-            count += 1
-            # A disk that is full for a while must not stop a run; others may take it for dead.
+            # A disk that fails for a while must not stop a run; others may take it for dead.
             with contextlib.suppress(OSError):
+                if is_lost(attempt):
+                    lost.set()
+                    return
+                count += 1
                 _overwrite(attempt.directory / "heartbeat", _count(count))
 
     thread = threading.Thread(target=beat, daemon=True, name=f"heart of {attempt.directory}")
@@ -139,17 +147,25 @@ def held(attempt: Attempt, every_s: float = BEAT_S) -> Iterator[Callable[[], boo
         done.set()
         thread.join()
         with contextlib.suppress(OSError):
-            end(attempt)
+            if not _is_committed(attempt):
+                end(attempt)
 
 
 def is_lost(attempt: Attempt) -> bool:
-    """Whether an attempt is no longer its holder's: it was ended, followed, halted or is gone."""
-    run = attempt.directory.parent
+    """Whether its holder has to stop: the attempt is fenced, or nobody is to train the run."""
+    return is_fenced(attempt) or (attempt.directory.parent / "halt.json").exists()
+
+
+def is_fenced(attempt: Attempt) -> bool:
+    """Whether an attempt counts no more: it was ended, followed or removed, or there is a record.
+
+    Its holder writes nothing after that.
+    """
     if not attempt.directory.exists() or (attempt.directory / "ended").exists():
         return True
-    if (run / "run.json").exists() or halt_of(run.parent, run.name) is not None:
-        return True
-    return records.attempts(run.parent, run.name)[-1].number > attempt.number
+    run = attempt.directory.parent
+    tried = records.attempts(run.parent, run.name)
+    return _is_committed(attempt) or any(other.number > attempt.number for other in tried)
 
 
 class Watch:
@@ -157,19 +173,17 @@ class Watch:
 
     def __init__(self, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.monotonic):
         self._patience_s, self._clock = patience_s, clock
-        self._seen: dict[Path, tuple[str, float]] = {}
+        self._seen: dict[Path, _Seen] = {}
 
     def is_silent(self, attempt: Attempt) -> bool:
         """Whether the count has not changed for the patience since it was first seen as it is."""
-        try:
-            count = (attempt.directory / "heartbeat").read_text()
-        except FileNotFoundError:
-            count = ""
-        before = self._seen.get(attempt.directory)
-        if before is None or before[0] != count:
-            self._seen[attempt.directory] = (count, self._clock())
-            return False
-        return self._clock() - before[1] > self._patience_s
+        seen = self._look(attempt)
+        return self._clock() - seen.since_s > self._patience_s
+
+    def is_beating(self, attempt: Attempt) -> bool:
+        """Whether the count was seen to change, and not too long ago."""
+        seen = self._look(attempt)
+        return seen.has_changed and self._clock() - seen.since_s <= self._patience_s
 
     def is_available(self, store: Path, run_id: str) -> bool:
         """Whether a run can be claimed; an attempt found silent is ended, so that it can."""
@@ -179,6 +193,25 @@ class Watch:
                 return False
             end(tried[-1])
         return True
+
+    def _look(self, attempt: Attempt) -> "_Seen":
+        try:
+            count = (attempt.directory / "heartbeat").read_text()
+        except FileNotFoundError:
+            count = ""
+        before = self._seen.get(attempt.directory)
+        if before is None or before.count != count:
+            self._seen[attempt.directory] = _Seen(count, self._clock(), before is not None)
+        return self._seen[attempt.directory]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A count, since when it was seen, and whether there was another before."""
+
+    count: str
+    since_s: float
+    has_changed: bool
 
 
 def halt(store: Path, run_id: str, why: Halt) -> None:
@@ -207,6 +240,10 @@ def lift(store: Path, run_id: str) -> bool:
     return True
 
 
+def _is_committed(attempt: Attempt) -> bool:
+    return (attempt.directory.parent / "run.json").exists()
+
+
 def _count(n: int) -> str:
     return f"{n:020d}\n"
 
@@ -229,11 +266,24 @@ def _machine() -> str:
         return f"unknown {socket.gethostname()} {os.getpid()}"
 
 
-def _started(pid: int) -> str:
-    """When a process began, by the kernel's count; empty if there is none, or it is a zombie."""
+def _started(pid: int) -> str | None:
+    """When a process began, by the kernel's count; empty if there is none, or it is a zombie.
+
+    None: there is one, but the kernel hides it from us.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
+        return None if _exists(pid) else ""
     state, *rest = stat.rpartition(")")[2].split()
     return "" if state in "ZX" else rest[18]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

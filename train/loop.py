@@ -15,14 +15,16 @@ from model.accounting import train_flops_per_token
 from model.config import ModelConfig
 from model.functional import Params
 from model.kernels import Kernels, kernels_for
-from train import branching, checkpoint, noise, records, stopping
+from train import branching, checkpoint, lease, noise, records, stopping
 from train.config import RunSpec, canonical_json
 from train.curve import extend, mean_of_tail
 from train.data.corpora import TokenizedCorpus
 from train.evaluate import Evaluation, evaluate, evaluation_row
 from train.inputs import STEPS_PER_DISPATCH, Windows, next_inputs, training_windows
 from train.jobs import Progress
+from train.lease import Lost, Unavailable
 from train.optimizer import Hyperparameters, hyperparameters
+from train.records import Attempt
 from train.row import describe_evaluation, describe_noise, describe_spec
 from train.runtime import describe
 from train.start import Logged, begin, notes
@@ -83,8 +85,8 @@ def run(
     """Everything of a run but its compiled steps, which whoever drives it computes.
 
     An interrupted run continues from its last checkpoint. A loss that is not finite ends it with
-    status "diverged": a record, not an error. Files of a user's ideas are looked for in `ideas`
-    beside the store.
+    status "diverged": a record, not an error. Of a run that has its record nothing is trained.
+    Files of a user's ideas are looked for in `ideas` beside the store.
 
     Args:
         device: a jax.Device.
@@ -93,13 +95,55 @@ def run(
     Returns: the committed record (of whichever attempt was first).
     Raises: SpecError: the corpus is not the one the spec names, or is too small for it.
         Interrupted: should_stop() was true; a checkpoint was left.
+        Unavailable: the run is halted, or another process trains it.
+        Lost: it was halted meanwhile, a checkpoint was left; or another process took it over.
     """
     custom.look_in(store.parent / "ideas")
     windows = training_windows(spec, corpus)
+    try:
+        attempt = lease.claim(store, spec.run_id)
+    except Unavailable as error:
+        if error.why != "committed":
+            raise
+    else:
+        with lease.held(attempt) as is_lost:
+            try:
+                yield from _attempt(
+                    spec, corpus, store, attempt, windows, device, on_progress, should_stop,
+                    is_lost, checkpoint_every_s, n_rows, branch_steps, trunk,
+                )  # fmt: skip
+            except Lost:
+                records.clean_up(store, spec.run_id)
+                raise
+            except OSError as error:
+                # Whoever committed the run has removed the other attempts.
+                if lease.is_fenced(attempt):
+                    raise Lost(spec.run_id) from error
+                raise
+    committed = records.read_run(store, spec.run_id)
+    assert committed is not None
+    return committed
+
+
+def _attempt(
+    spec: RunSpec,
+    corpus: TokenizedCorpus,
+    store: Path,
+    attempt: Attempt,
+    windows: Windows,
+    device: Any,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+    is_lost: Callable[[], bool],
+    checkpoint_every_s: float,
+    n_rows: int,
+    branch_steps: Sequence[int],
+    trunk: RunSpec | None,
+) -> Generator[Dispatch, tuple[TrainState, StepMetrics], None]:
+    """An attempt at a run from its start to the commit; arguments as of `run`."""
     kernels = kernels_for(device.platform)
     runtime = describe(device, kernels.name, n_rows)
     started = saved_at = time.monotonic()
-    attempt = records.begin_attempt(store, spec.run_id)
     step, state, logged, best, history, in_flight, origin = begin(
         spec, trunk, store, attempt, runtime
     )
@@ -107,6 +151,8 @@ def run(
     seconds_compile, diverged_step, stopped_step = 0.0, None, None
 
     while stopped_step is None and (step < spec.n_steps or in_flight is not None):
+        if is_lost() and lease.is_fenced(attempt):
+            raise Lost(spec.run_id)
         dispatched = None
         if step < spec.n_steps:
             n_valid = _n_steps_until_cut(spec, branch_steps, step)
@@ -121,7 +167,7 @@ def run(
         if diverged_step is not None:
             break
         is_late = time.monotonic() - saved_at > checkpoint_every_s
-        is_cut = step < spec.n_steps and (is_late or should_stop())
+        is_cut = step < spec.n_steps and (is_late or should_stop() or is_lost())
         is_branching = in_flight is not None and step in branch_steps
         is_looking = in_flight is not None and stopping.is_due(spec, step)
         if not (is_cut or is_branching or is_looking):
@@ -140,14 +186,20 @@ def run(
         in_flight = None
         if diverged_step is not None:
             break
+        if lease.is_fenced(attempt):
+            raise Lost(spec.run_id)
         kept = (state, step, history, notes(logged, origin, runtime))
         if is_branching:
-            branching.save_point(store, spec.run_id, *kept)
+            with checkpoint.going_on(spec.run_id, "branch point", step):
+                branching.save_point(store, spec.run_id, *kept)
         if is_cut and stopped_step is None:
-            stopping.save_best(attempt, logged.looks, best)
-            checkpoint.save(attempt.checkpoint_dir, *kept)
-            stopping.remove_others(attempt, logged.looks)
+            with checkpoint.going_on(spec.run_id, "checkpoint", step):
+                stopping.save_best(attempt, logged.looks, best)
+                checkpoint.save(attempt.checkpoint_dir, *kept)
+                stopping.remove_others(attempt, logged.looks)
             saved_at = time.monotonic()
+            if is_lost():
+                raise Lost(spec.run_id)
             if should_stop():
                 raise Interrupted(spec.run_id)
 
@@ -185,11 +237,11 @@ def run(
         "resumed_from_step": origin.resumed_from,
         "is_exact": origin.is_exact,
     }
+    # One that was paused, and taken for dead, must not come before whoever goes on from it.
+    if lease.is_fenced(attempt):
+        raise Lost(spec.run_id)
     records.commit(store, attempt, row)
     records.clean_up(store, spec.run_id)
-    committed = records.read_run(store, spec.run_id)
-    assert committed is not None
-    return committed
 
 
 def microbatches_of(spec: RunSpec, platform: str) -> int:

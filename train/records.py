@@ -162,24 +162,33 @@ class Attempt:
 
 
 def begin_attempt(
-    store: Path, run_id: str, content: Mapping[str, str] = {"holder.json": ""}
+    store: Path,
+    run_id: str,
+    content: Mapping[str, str] = {"holder.json": ""},
+    number: int | None = None,
 ) -> Attempt | None:
-    """A fresh attempt directory with these files, numbered one past the highest there is.
+    """A fresh attempt directory with these files.
 
     It appears at once and whole; None if another process was faster.
+
+    Args:
+        number: of the attempt, None for one past the highest there is. Whoever has looked at the
+            attempt before gives the next one, since there may be more by now.
     """
-    number = max((a.number for a in attempts(store, run_id)), default=0) + 1
+    number = number or max((a.number for a in attempts(store, run_id)), default=0) + 1
     directory = store / run_id / f"attempt-{number}"
     directory.parent.mkdir(parents=True, exist_ok=True)
     made = directory.parent / f".attempt-{uuid.uuid4().hex}"
     made.mkdir()
     try:
         for name, text in content.items():
-            (made / name).write_text(text)
+            with naming(directory / name):
+                (made / name).write_text(text)
         made.rename(directory)  # fails on a directory that is not empty
     except OSError as error:
+        was_cleaned_up = not made.exists()
         shutil.rmtree(made, ignore_errors=True)
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        if was_cleaned_up or error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             return None
         raise
     return Attempt(directory, number)
@@ -195,7 +204,8 @@ def attempts(store: Path, run_id: str) -> list[Attempt]:
 
 def append_points(attempt: Attempt, points: Iterable[dict[str, Any]]) -> None:
     """Add logged points to an attempt's curve."""
-    with open(attempt.directory / "curve.jsonl", "a") as file:
+    path = attempt.directory / "curve.jsonl"
+    with naming(path), open(path, "a") as file:
         file.writelines(_line(point) + "\n" for point in points)
 
 
@@ -255,13 +265,20 @@ def commit(store: Path, attempt: Attempt, row: dict[str, Any]) -> bool:
 
 
 def clean_up(store: Path, run_id: str) -> None:
-    """Of a committed run, keep only the committed attempt's record, curve and weights."""
+    """Of a committed run, keep only the committed attempt's record, curve, weights and holder.
+
+    Of a run without a record nothing is touched: any attempt may be under way.
+    """
     row = read_run(store, run_id)
     if row is None:
         return
     for attempt in attempts(store, run_id):
-        is_kept = attempt.number == row["attempt"]
-        shutil.rmtree(attempt.checkpoint_dir if is_kept else attempt.directory, ignore_errors=True)
+        if attempt.number != row["attempt"]:
+            shutil.rmtree(attempt.directory, ignore_errors=True)
+            continue
+        shutil.rmtree(attempt.checkpoint_dir, ignore_errors=True)
+        for name in ("heartbeat", "ended"):
+            (attempt.directory / name).unlink(missing_ok=True)
     for left in (store / run_id).glob(".attempt-*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -307,19 +324,25 @@ def progress(store: Path, run_id: str) -> int:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file by complete new content that survives a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    # Not named by the process: two machines may share a folder, and a number.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with naming(path), open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_directory(path.parent)
 
 
 def write_once(path: Path, text: str) -> bool:
     """Create a file with complete content, durably; False and untouched if it exists."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.once")
-    write_atomically(temporary, text)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.once")
+    with naming(path):
+        write_atomically(temporary, text)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -328,6 +351,17 @@ def write_once(path: Path, text: str) -> bool:
         temporary.unlink()
     _sync_directory(path.parent)
     return True
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name this path in an OSError of the block: of a full disk the system says none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def to_plain(value: Any) -> Any:

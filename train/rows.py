@@ -84,15 +84,22 @@ def compute(dispatches: Sequence[Dispatch]) -> Sequence[tuple[TrainState, StepMe
 class _Row:
     """A place for a run, and what is computed in it next; without a run, zero steps of anything."""
 
+    job: Job | None = None
     run: Run | None = None
     dispatch: Dispatch | None = None
 
-    def advance(self, result: tuple[TrainState, StepMetrics] | None) -> dict[str, Any] | None:
-        """Send the run what it asked for (None starts it); the record if that was its end."""
+    def advance(self, result: tuple[TrainState, StepMetrics] | Exception | None) -> Any:
+        """Send the run what it asked for, or what came instead; the record if that was its end.
+
+        None starts it.
+        """
         assert self.run is not None
         run, self.run = self.run, None
         try:
-            self.dispatch = run.send(result)  # pyright: ignore[reportArgumentType]
+            if isinstance(result, Exception):
+                self.dispatch = run.throw(result)
+            else:
+                self.dispatch = run.send(result)  # pyright: ignore[reportArgumentType]
         except StopIteration as finished:
             return finished.value
         except Interrupted:
@@ -108,6 +115,7 @@ def drive(
     *,
     start: Callable[[Job], Run],
     on_record: Callable[[dict[str, Any]], None],
+    on_error: Callable[[Job, Exception], None],
     stop: threading.Event,
 ) -> None:
     """Train a batch of jobs of one shape in `n_rows` rows, and others of it in rows that free up.
@@ -121,9 +129,12 @@ def drive(
         batch: one to n_rows jobs. `jobs` is asked for more of their shape while a row is taken.
         start: gives the run of a job, which looks at `stop`.
         on_record: hears of every record.
+        on_error: hears of every run that fails, or cannot be; the others go on. If the program of
+            all rows fails, so does the run of each.
         stop: when set, no run begins, and those under way leave a checkpoint.
 
-    Raises: the first failure; before that it sets `stop` and sees the other runs to their end.
+    Raises: the first failure of a callback; before that it sets `stop` and sees the runs to their
+        end.
     """
     rows = [_Row() for _ in range(n_rows)]
     waiting = list(batch)
@@ -136,10 +147,16 @@ def drive(
         found = waiting or (jobs.take_more(batch[0].spec.compile_key, 1) if is_working else [])
         return found.pop(0) if found else None
 
-    def advance(row: _Row, result: tuple[TrainState, StepMetrics] | None) -> None:
+    def advance(row: _Row, result: tuple[TrainState, StepMetrics] | Exception | None) -> None:
+        assert row.job is not None
         try:
-            if (record := row.advance(result)) is not None:
-                on_record(record)
+            try:
+                record = row.advance(result)
+            except Exception as error:
+                on_error(row.job, error)
+            else:
+                if record is not None:
+                    on_record(record)
         except BaseException as error:
             failures.append(error)
             stop.set()
@@ -147,11 +164,19 @@ def drive(
     while True:
         for row in rows:
             while row.run is None and (job := next_job()) is not None:
-                row.run = start(job)
+                row.job, row.run = job, start(job)
                 advance(row, None)
         if not any(row.run for row in rows):
             break
-        for row, result in zip(rows, _computed(rows), strict=True):
+        try:
+            results = _computed(rows)
+        except Exception as error:
+            for row in rows:
+                row.dispatch = None  # its state was given away
+                if row.run is not None:
+                    advance(row, error)
+            continue
+        for row, result in zip(rows, results, strict=True):
             assert row.dispatch is not None
             row.dispatch = _idle(row.dispatch, result[0])
             if row.run is not None:

@@ -14,7 +14,7 @@ from train import branching, checkpoint, records, stopping
 from train.branching import Parent
 from train.checkpoint import Saved
 from train.config import RunSpec
-from train.curve import Curve
+from train.curve import Curve, is_logged
 from train.noise import NoiseSums
 from train.optimizer import hyperparameters, init_moments
 from train.records import RecordError
@@ -109,11 +109,21 @@ def _newest_checkpoint(
         try:
             saved = checkpoint.read(attempt.checkpoint_dir, like)
             if saved is not None:
+                _check_curve(spec, attempt, saved.step)
+                records.read_evaluations(attempt)
                 looks = Looks(**saved.notes["looks"])
                 return attempt, saved, stopping.load_best(attempt, looks, spec.model)
-        except RecordError as error:
+        # One that vanishes belongs to an attempt that was taken over and goes on for a moment.
+        except (RecordError, OSError) as error:
             _log.warning("%s; the run goes on from an older checkpoint, or anew", error)
     return None
+
+
+def _check_curve(spec: RunSpec, attempt: records.Attempt, step: int) -> None:
+    """Raises: RecordError: the curve up to `step` is not all there."""
+    found = [p["step"] for p in records.read_points(attempt) if p["step"] <= step]
+    if found != [s for s in range(1, step + 1) if is_logged(s, spec.n_steps)]:
+        raise RecordError(f"{attempt.directory / 'curve.jsonl'} is cut off before step {step}")
 
 
 def _resume(
@@ -131,9 +141,9 @@ def _resume(
     rows = [r for r in rows if r["step"] <= saved.step and not r["is_result"]]
     records.add_evaluations(attempt, [{**r, "attempt": attempt.number} for r in rows])
     looks = Looks(**kept["looks"])
-    stopping.save_best(attempt, looks, best)
-    # A second cut-off before the first checkpoint of this attempt must not lose the first one.
-    checkpoint.save(attempt.checkpoint_dir, saved.state, saved.step, saved.history, kept)
+    with checkpoint.going_on(spec.run_id, "checkpoint", saved.step):
+        stopping.save_best(attempt, looks, best)
+        checkpoint.save(attempt.checkpoint_dir, saved.state, saved.step, saved.history, kept)
     is_same = all(kept[key] == getattr(runtime, key) for key in _EXACT)
     # Another device may cut batches into other parts, whose norms cannot be added to these.
     sums = {k: tuple(v) for k, v in kept["noise"].items()} if is_same else {}

@@ -3,7 +3,8 @@
     in    first what is common to all jobs (Setup), then lists of jobs (train.jobs), one a line
     out   ready: how many jobs it wants at a time      progress: a run logged a point
           record: one was committed, and another job may come      warning: something to tell
-          failed: a run could not be trained, and the worker ends
+          unfinished: one ended without a record (train.outcomes), and another job may come
+          broken: the worker itself failed, and ends
 
 On a CPU a worker is one core with one device: XLA's pool is one thread, so a run's bits depend on
 neither the number of cores nor what runs beside it. On an accelerator one worker serves all local
@@ -12,13 +13,14 @@ of its input stops the runs under way, with a checkpoint: a worker ends with who
 however that ended.
 """
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -59,8 +61,10 @@ def main() -> int:
         stop.set()
         jobs.close()
 
-    # Ctrl-C reaches every process of a terminal; the launcher answers it, and closes our input.
+    # Ctrl-C, or its end, reaches every process of a terminal; the launcher answers it, and with it
+    # our input is closed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
     logging.getLogger("train").addHandler(_Warnings(tell))
     configure(Path(setup.cache_dir))
@@ -71,35 +75,53 @@ def main() -> int:
         _serve(setup, jobs, stop, tell)
     except Exception as error:
         logging.exception("the worker ends")
-        tell("failed", is_input=isinstance(error, ValueError), message=str(error) or repr(error))
+        tell("broken", is_input=isinstance(error, ValueError), message=str(error) or repr(error))
         return 1
     return 0
 
 
-def _serve(setup: Setup, jobs: JobQueue, stop: threading.Event, tell: Callable[..., None]) -> None:
+@dataclass(frozen=True)
+class Equipment:
+    """What jobs are trained with: the corpus, the devices, and the rows on each, at most."""
+
+    corpus: Any
+    devices: Sequence[Any]
+    n_rows_at_most: int
+    choose_n_rows: Callable[..., int]
+
+
+def equip(setup: Setup) -> Equipment:
+    """Read the corpus and find the devices; imports jax."""
     import jax
 
     from train.data.corpora import load
-    from train.pack import train_all
     from train.row_choice import MAX_ROWS, measured_rows
 
     corpus = load(setup.corpus, Path(setup.data_dir), tokenizer=setup.tokenizer)
     devices = jax.local_devices()[: setup.n_devices]
-    is_cpu = devices[0].platform == "cpu"
-    n_rows = setup.n_rows or (1 if is_cpu else None)
-    measured = partial(measured_rows, corpus=corpus, cache=Path(setup.cache_dir) / "rows.json")
-    n_at_most = n_rows or MAX_ROWS
+    n_rows = setup.n_rows or (1 if devices[0].platform == "cpu" else 0)
+    if n_rows:
+        return Equipment(corpus, devices, n_rows, lambda *_: n_rows)
+    cache = Path(setup.cache_dir) / "rows.json"
+    return Equipment(corpus, devices, MAX_ROWS, partial(measured_rows, corpus=corpus, cache=cache))
+
+
+def _serve(setup: Setup, jobs: JobQueue, stop: threading.Event, tell: Callable[..., None]) -> None:
+    from train.pack import train_all
+
+    has = equip(setup)
     # Runs of one length end at once: a second load at hand fills their rows without a wait.
-    n_loads = 1 if n_at_most == 1 else 2
-    tell("ready", n_slots=len(devices) * n_at_most * n_loads)
+    n_loads = 1 if has.n_rows_at_most == 1 else 2
+    tell("ready", n_slots=len(has.devices) * has.n_rows_at_most * n_loads)
     train_all(
         jobs,
-        corpus,
+        has.corpus,
         Path(setup.store),
-        devices=devices,
+        devices=has.devices,
         on_progress=lambda progress: tell("progress", **asdict(progress)),
         on_record=lambda row: tell("record", run_id=row["run_id"]),
-        choose_n_rows=(lambda *_: n_rows) if n_rows else measured,
+        on_unfinished=lambda found: tell("unfinished", **asdict(found)),
+        choose_n_rows=has.choose_n_rows,
         stop=stop,
         checkpoint_every_s=setup.checkpoint_every_s,
     )
@@ -111,7 +133,7 @@ def _listen(jobs: JobQueue, end: Callable[[], None], tell: Callable[..., None]) 
             jobs.put(*map(job_from_json, json.loads(line)))
     except Exception as error:
         # Untold, the launcher would wait for jobs that never came in.
-        tell("failed", is_input=isinstance(error, ValueError), message=str(error) or repr(error))
+        tell("broken", is_input=isinstance(error, ValueError), message=str(error) or repr(error))
     end()
 
 
@@ -122,7 +144,8 @@ def _teller() -> Callable[..., None]:
     lock = threading.Lock()
 
     def tell(event: str, **values: Any) -> None:
-        with lock:
+        # Of a launcher that is gone the end of our input tells.
+        with lock, contextlib.suppress(BrokenPipeError):
             print(json.dumps({"event": event, **values}), file=events)
 
     return tell

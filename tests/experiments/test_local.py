@@ -2,12 +2,15 @@
 
 import dataclasses
 import io
+import re
 import signal
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from experiments.executors import local
+from experiments.executors import local, worker_process
+from experiments.executors.failures import RunsFailed
 from experiments.executors.local import WorkerError, execute
 from experiments.progress import SweepProgress
 from train import records
@@ -58,7 +61,7 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(
     specs = [make_spec(1200, seed_init=seed) for seed in range(2)]
     workers, killed = [], []
 
-    class Watched(local._Worker):
+    class Watched(local.WorkerProcess):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             workers.append(self)
@@ -70,16 +73,16 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(
         return on_progress(self, progress)
 
     on_progress = SweepProgress.on_progress
-    monkeypatch.setattr(local, "_Worker", Watched)
+    monkeypatch.setattr(local, "WorkerProcess", Watched)
     monkeypatch.setattr(SweepProgress, "on_progress", kill_once)
     told = trained(map_jobs(specs))
-    assert "a worker ended with code -9" in told and len(workers) == 3
+    assert "a worker was killed by SIGKILL under" in told and len(workers) == 3
     modes = {records.read_run(shared_workspace.runs, spec.run_id)["mode"] for spec in specs}
     assert modes == {"cpu kernels=cpu pool=1"}
     together = [weights(shared_workspace, spec) for spec in specs]
     for spec in specs:
         (shared_workspace.runs / spec.run_id).rename(shared_workspace.root / spec.run_id)
-    monkeypatch.setattr(local, "_Worker", Watched.__base__)
+    monkeypatch.setattr(local, "WorkerProcess", Watched.__base__)
     trained(map_jobs(specs[:1]), n_workers=1)
     assert weights(shared_workspace, specs[0]) == together[0] != together[1]
     assert not list(shared_workspace.root.glob("logs/*")) or all(
@@ -92,7 +95,7 @@ def test_a_killed_worker_gives_back_all_its_rows(make_spec, shared_workspace, tr
     specs = [make_spec(steps, seed_init=seed) for seed, steps in enumerate((400, 300, 200))]
     workers, held = [], []
 
-    class Watched(local._Worker):
+    class Watched(local.WorkerProcess):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             workers.append(self)
@@ -104,11 +107,12 @@ def test_a_killed_worker_gives_back_all_its_rows(make_spec, shared_workspace, tr
         return on_progress(self, progress)
 
     on_progress = SweepProgress.on_progress
-    monkeypatch.setattr(local, "_Worker", Watched)
+    monkeypatch.setattr(local, "WorkerProcess", Watched)
     monkeypatch.setattr(SweepProgress, "on_progress", kill_once)
     told = trained(map_jobs(specs), n_workers=1, n_rows=2)
     assert set(held) == {spec.run_id for spec in specs} and len(workers) == 2
-    assert all(run_id in told for run_id in held)
+    (line,) = (line for line in told.splitlines() if "a worker was killed" in line)
+    assert {run_id in line for run_id in held} == {True, False}, "two of three were in rows"
     rows = [records.read_run(shared_workspace.runs, spec.run_id) for spec in specs]
     assert {row["mode"] for row in rows} == {"cpu kernels=cpu pool=1 rows=2"}
     assert all(row["is_exact"] and row["status"] == "finished" for row in rows)
@@ -124,16 +128,26 @@ def map_jobs(specs):
     return [Job(spec) for spec in specs]
 
 
-def test_a_run_that_cannot_be_is_an_error_of_the_launcher(make_spec, shared_workspace, trained):
-    """The complaint of the worker comes through, and the other run leaves a checkpoint."""
-    good = make_spec(200_000)
-    wrong = make_spec(300_000, data=dataclasses.replace(good.data, n_tokens_unique=10**9))
-    with pytest.raises(SpecError, match=r"data\.n_tokens_unique=1000000000 is \d+ windows"):
+def test_a_run_that_cannot_be_is_told_and_the_other_is_trained(
+    make_spec, shared_workspace, trained
+):
+    """Its complaint comes from the worker, is kept, and comes from there the next time."""
+    good = make_spec(40)
+    wrong = make_spec(60, data=dataclasses.replace(good.data, n_tokens_unique=10**9))
+    with pytest.raises(RunsFailed) as failed:
         trained(map_jobs([good, wrong]))
-    assert records.read_run(shared_workspace.runs, good.run_id) is None
+    assert records.read_run(shared_workspace.runs, good.run_id) is not None
+    (failure,) = failed.value.failures
+    assert failure.run_id == wrong.run_id and not failure.is_machine
+    assert re.match(r"data\.n_tokens_unique=1000000000 is \d+ windows", failure.reason)
+    assert "SpecError" in Path(failure.log).read_text()
+    with pytest.raises(RunsFailed) as again:
+        trained(map_jobs([good, wrong]))
+    (told,) = again.value.failures
+    assert told.reason.startswith(failure.reason) and Path(told.log).exists()
 
 
 def test_a_worker_that_cannot_start_is_named_with_its_log(make_spec, trained, monkeypatch):
-    monkeypatch.setattr(local.sys, "executable", "/bin/false")
+    monkeypatch.setattr(worker_process.sys, "executable", "/bin/false")
     with pytest.raises(WorkerError, match="a worker ended with code 1 under no run; log: "):
         trained(map_jobs([make_spec(20)]), n_workers=1)

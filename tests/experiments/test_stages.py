@@ -1,9 +1,5 @@
 import dataclasses
-import fcntl
 import json
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,13 +12,11 @@ from experiments.compact import compact
 from experiments.executors.local import execute
 from experiments.progress import SweepProgress
 from experiments.stages import Stage, freeze_plan, frozen_plan, states
-from experiments.workspace import read_json, sole_launcher, write_json, write_json_once
+from experiments.workspace import read_json, write_json, write_json_once
 from train import records
 from train.config import SpecError
 from train.jobs import Job, Progress
 from train.records import CURVE_COLUMNS, RUN_COLUMNS
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -54,33 +48,6 @@ def test_a_plan_is_frozen_once(plan, folder):
 def test_a_sweep_without_a_plan_is_said(workspace):
     with pytest.raises(SpecError, match="sweep nothing has no plan; run it first"):
         frozen_plan(workspace.sweep("nothing"))
-
-
-def test_a_second_launcher_is_refused_by_its_pid(folder):
-    with sole_launcher(folder):
-        with pytest.raises(SpecError, match=r"being run by process \d+; wait for it"):
-            with sole_launcher(folder):
-                pass
-        code = (
-            "import sys; from pathlib import Path; from experiments.workspace import *\n"
-            "with sole_launcher(SweepFolder(Path(sys.argv[1]))): pass"
-        )
-        other = subprocess.run(
-            [sys.executable, "-c", code, str(folder.path)], cwd=ROOT, capture_output=True, text=True
-        )
-        assert other.returncode == 1 and "SpecError: sweep" in other.stderr
-    with sole_launcher(folder):
-        pass
-
-
-def test_the_lock_falls_with_its_holder(folder):
-    folder.path.mkdir(parents=True)
-    code = "import fcntl, os, sys; fcntl.flock(open(sys.argv[1], 'a'), fcntl.LOCK_EX); os._exit(9)"
-    done = subprocess.run([sys.executable, "-c", code, str(folder.path / "lock")])
-    assert done.returncode == 9
-    with sole_launcher(folder), open(folder.path / "lock", "a") as file:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_json_files_are_whole_or_named(tmp_path):

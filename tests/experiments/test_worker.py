@@ -51,7 +51,7 @@ def told(prepared, shared_workspace):
 
 def test_a_job_that_cannot_be_read_is_told_and_ends_the_worker(told):
     heard, code = told("[{}]")
-    failed = [event for event in heard if event["event"] == "failed"]
+    failed = [event for event in heard if event["event"] == "broken"]
     assert len(failed) == 1 and "trunk" in failed[0]["message"]
     assert code is not None
 

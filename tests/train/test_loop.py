@@ -69,7 +69,9 @@ def test_curve_is_that_of_the_run(undisturbed, make_spec):
 def test_a_finished_run_leaves_one_record_and_no_checkpoint(undisturbed):
     row, store = undisturbed
     files = {p.relative_to(store / row["run_id"]).as_posix() for p in store.rglob("*.*")}
-    inside = ("run.json", "curve.jsonl", "evaluations.jsonl", "weights.safetensors")
+    inside = (
+        "holder.json", "run.json", "curve.jsonl", "evaluations.jsonl", "weights.safetensors",
+    )  # fmt: skip
     assert files == {"run.json", *(f"attempt-1/{name}" for name in inside)}
     assert not list(store.rglob("checkpoint"))
 

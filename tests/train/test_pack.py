@@ -1,3 +1,4 @@
+import errno
 import signal
 import threading
 from collections import Counter
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 
 from model.functional import flatten
-from train import checkpoint, pack, records
+from train import checkpoint, lease, pack, records
 from train.checkpoint import load_weights
 from train.config import SpecError
 from train.jobs import Job, JobQueue
-from train.loop import Interrupted, train
+from train.lease import Lost, Unavailable
+from train.loop import train
 from train.pack import train_all
 
 
@@ -33,6 +35,7 @@ def run_all(specs, corpus, store, **options):
         "devices": devices(2),
         "on_progress": lambda p: None,
         "on_record": rows.append,
+        "on_unfinished": lambda found: pytest.fail(str(found)),
     } | options
     train_all(JobQueue(map(Job, specs)), corpus, store, **options)
     return rows
@@ -56,29 +59,41 @@ def test_runs_side_by_side_have_the_bits_of_runs_alone(make_spec, corpus, tmp_pa
             np.testing.assert_array_equal(leaves[0][name], leaves[1][name], err_msg=name)
 
 
-def test_one_failure_stops_the_others_and_is_raised(make_spec, corpus, tmp_path, monkeypatch):
-    both_began = threading.Barrier(2, timeout=60)
-    stopped = threading.Event()
+def test_what_keeps_runs_from_their_end_is_told_and_stops_no_other(
+    make_spec, corpus, tmp_path, monkeypatch
+):
+    """Its own doing halts a run, the machine's does not; memory has a suggestion."""
+    errors = {
+        0: SpecError("too small a corpus"),
+        1: OSError(errno.ENOSPC, "No space left on device", "runs"),
+        2: MemoryError("std::bad_alloc"),
+        3: Unavailable("r", "held"),
+        4: Lost("r"),
+    }
 
-    def fake_run(spec, corpus, store, *, should_stop, **options):
+    def fake_run(spec, corpus, store, **options):
         yield from ()
-        if spec.seed_init == 0:
-            both_began.wait()
-            raise SpecError("this one fails")
-        both_began.wait()
-        while not should_stop():
-            pass
-        stopped.set()
-        raise Interrupted(spec.run_id)
+        if spec.seed_init in errors:
+            raise errors[spec.seed_init]
+        return {"run_id": spec.run_id}
 
     monkeypatch.setattr(pack, "run", fake_run)
-    specs = [make_spec(50, seed_init=seed) for seed in range(4)]
-    # The queue hands out from the end of equals: the failing one is made the largest.
-    specs[0] = make_spec(60, seed_init=0)
-    rows = []
-    with pytest.raises(SpecError, match="this one fails"):
-        run_all(specs, corpus, tmp_path, on_record=rows.append)
-    assert stopped.is_set() and rows == []
+    specs = [make_spec(50, seed_init=seed) for seed in range(6)]
+    told = {}
+    rows = run_all(
+        specs, corpus, tmp_path, on_unfinished=lambda found: told.update({found.run_id: found})
+    )
+    assert [row["run_id"] for row in rows] == [specs[5].run_id]
+    too_small, full, memory, held, lost = (told[spec.run_id] for spec in specs[:5])
+    assert too_small.reason == "too small a corpus" and not too_small.is_machine
+    assert full.is_machine and "No space left on device: 'runs'" in full.reason
+    assert memory.reason == "MemoryError: std::bad_alloc"
+    assert "fewer workers" in memory.suggestion and "batch_size" in memory.suggestion
+    assert (held.kind, held.reason, lost.kind) == ("unavailable", "held", "lost")
+    why = [lease.halt_of(tmp_path, spec.run_id) for spec in specs]
+    assert [halt and halt.reason for halt in why] == [
+        too_small.reason, None, memory.reason, None, None, None,
+    ]  # fmt: skip
 
 
 def test_a_failing_callback_is_no_silent_end(make_spec, corpus, tmp_path):
@@ -91,17 +106,20 @@ def test_a_failing_callback_is_no_silent_end(make_spec, corpus, tmp_path):
         )
 
 
-def test_a_failure_leaves_a_checkpoint_of_the_others(make_spec, corpus, tmp_path):
-    failing, other = make_spec(20_000, seed_init=0), make_spec(20_000, seed_init=1)
+def test_a_failing_callback_leaves_a_checkpoint_of_the_others(make_spec, corpus, tmp_path):
+    specs = failing, other = [make_spec(20_000, seed_init=seed) for seed in range(2)]
     begun = set()
 
     def on_progress(progress):
         begun.add(progress.run_id)
         if progress.run_id == failing.run_id and other.run_id in begun:
-            raise OSError("disk full")
+            raise MemoryError
 
-    with pytest.raises(OSError, match="disk full"):
-        run_all([failing, other], corpus, tmp_path, on_progress=on_progress)
+    def on_unfinished(found):
+        raise OSError("nobody hears")
+
+    with pytest.raises(OSError, match="nobody hears"):
+        run_all(specs, corpus, tmp_path, on_progress=on_progress, on_unfinished=on_unfinished)
     assert records.read_run(tmp_path, other.run_id) is None
     (attempt,) = records.attempts(tmp_path, other.run_id)
     saved = checkpoint.latest(attempt.checkpoint_dir)
@@ -178,7 +196,8 @@ def test_linked_runs_have_one_row(make_spec, corpus, tmp_path, monkeypatch):
     rows = []
     train_all(
         jobs, corpus, tmp_path, devices=devices(1), on_progress=lambda p: None,
-        on_record=rows.append, choose_n_rows=lambda *_: 4,
+        on_unfinished=lambda found: pytest.fail(str(found)), on_record=rows.append,
+        choose_n_rows=lambda *_: 4,
     )  # fmt: skip
     assert rows == [{50: 1}, {40: 1}, {20: 4}]
 
@@ -203,6 +222,7 @@ def test_an_open_queue_is_worked_at_until_it_is_closed(make_spec, corpus, tmp_pa
 
     train_all(
         jobs, corpus, tmp_path, devices=devices(1), on_progress=lambda p: None,
-        on_record=on_record, choose_n_rows=lambda *_: 2,
+        on_unfinished=lambda found: pytest.fail(str(found)), on_record=on_record,
+        choose_n_rows=lambda *_: 2,
     )  # fmt: skip
     assert rows == [spec.run_id for spec in (first, *later)]

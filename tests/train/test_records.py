@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_attempts_are_numbered_past_the_highest(tmp_path):
     second = records.begin_attempt(tmp_path, RUN)
     assert [first.number, second.number] == [1, 2]
     assert records.attempts(tmp_path, RUN) == [first, second]
-    first.directory.rmdir()
+    shutil.rmtree(first.directory)
     assert records.begin_attempt(tmp_path, RUN).number == 3
     assert records.attempts(tmp_path, "feed") == []
 
@@ -38,10 +39,23 @@ def test_attempts_are_ordered_by_number_not_by_name(tmp_path):
     assert [a.number for a in records.attempts(tmp_path, RUN)] == list(range(1, 12))
 
 
-def test_an_attempt_begun_at_the_same_moment_gets_a_number_of_its_own(tmp_path, monkeypatch):
-    records.begin_attempt(tmp_path, RUN)
-    monkeypatch.setattr(records, "attempts", lambda store, run_id: [])
-    assert records.begin_attempt(tmp_path, RUN).number == 2
+def test_of_two_attempts_of_one_number_there_is_one(tmp_path):
+    first = records.begin_attempt(tmp_path, RUN, {"holder.json": "the first"}, number=1)
+    assert records.begin_attempt(tmp_path, RUN, {"holder.json": "late"}, number=1) is None
+    assert (first.directory / "holder.json").read_text() == "the first"
+    assert [path.name for path in (tmp_path / RUN).iterdir()] == ["attempt-1"]
+
+
+def test_an_attempt_made_while_its_run_is_cleaned_up_is_none(tmp_path, monkeypatch):
+    """Whoever commits removes what others were about to rename."""
+    rename = records.Path.rename
+
+    def cleaned_up(self, target):
+        shutil.rmtree(self)
+        return rename(self, target)
+
+    monkeypatch.setattr(records.Path, "rename", cleaned_up)
+    assert records.begin_attempt(tmp_path, RUN) is None
 
 
 def test_the_first_of_two_attempts_wins(tmp_path):
@@ -63,7 +77,7 @@ def test_only_a_row_of_the_known_columns_is_committed(tmp_path, attempt, change)
     with pytest.raises(RecordError, match=r"differs in \['loss_"):
         records.commit(tmp_path, attempt, wrong)
     assert records.read_run(tmp_path, RUN) is None
-    assert list(attempt.directory.iterdir()) == []
+    assert [p.name for p in attempt.directory.iterdir()] == ["holder.json"]
 
 
 ADDED_IN = {
@@ -165,6 +179,8 @@ def test_clean_up_keeps_the_committed_attempt_without_its_checkpoint(tmp_path):
     tried = [records.begin_attempt(tmp_path, RUN) for _ in range(3)]
     for attempt in tried:
         attempt.weights.write_bytes(b"weights")
+        for name in ("heartbeat", "ended"):
+            (attempt.directory / name).touch()
         attempt.checkpoint_dir.mkdir()
         records.append_points(attempt, POINTS)
     records.clean_up(tmp_path, RUN)
@@ -172,7 +188,7 @@ def test_clean_up_keeps_the_committed_attempt_without_its_checkpoint(tmp_path):
     records.commit(tmp_path, tried[1], row(attempt=2))
     records.clean_up(tmp_path, RUN)
     files = {p.relative_to(tmp_path / RUN).as_posix() for p in (tmp_path / RUN).rglob("*")}
-    inside = ("run.json", "curve.jsonl", "weights.safetensors")
+    inside = ("holder.json", "run.json", "curve.jsonl", "weights.safetensors")
     assert files == {"run.json", "attempt-2", *(f"attempt-2/{name}" for name in inside)}
 
 
@@ -212,7 +228,7 @@ def test_evaluations_come_back_and_are_not_repeated(attempt):
     again = [evaluation(loss_nats=9.9), evaluation(corpus_hash="c1"), evaluation(is_result=False)]
     records.add_evaluations(attempt, again)
     assert records.read_evaluations(attempt) == [first, *again[1:]]
-    assert {p.name for p in attempt.directory.iterdir()} == {"evaluations.jsonl"}
+    assert {p.name for p in attempt.directory.iterdir()} == {"holder.json", "evaluations.jsonl"}
 
 
 def test_what_is_not_finite_is_null_in_an_evaluation(attempt):

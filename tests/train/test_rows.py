@@ -19,11 +19,17 @@ TOLERANCE = 1e-4
 """Relative difference of a validation loss between a row and the run alone (docs/engine.md)."""
 
 
+def no_error(job, error):
+    raise error
+
+
 @pytest.fixture
 def drive_all(corpus, tmp_path):
     """Train specs in rows of one program; returns the records in the order in which they came."""
 
-    def drive_all(specs, n_rows=N_ROWS, store=tmp_path / "rows", stop=None, **options):
+    def drive_all(
+        specs, n_rows=N_ROWS, store=tmp_path / "rows", stop=None, on_error=no_error, **options
+    ):
         found, (device, *_) = [], jax.devices()
         stop = stop or threading.Event()
         jobs = JobQueue(map(Job, specs[n_rows:]))
@@ -36,7 +42,10 @@ def drive_all(corpus, tmp_path):
             )  # fmt: skip
 
         while batch and not stop.is_set():
-            drive(batch, jobs, n_rows, start=start, on_record=found.append, stop=stop)
+            drive(
+                batch, jobs, n_rows, start=start, on_record=found.append, on_error=on_error,
+                stop=stop,
+            )  # fmt: skip
             batch = jobs.take_more(specs[0].compile_key, n_rows)
         return found
 
@@ -160,7 +169,39 @@ def test_interrupted_rows_leave_checkpoints_and_go_on_from_them(different, drive
         same_run.assert_same_run(tmp_path / "rows", row, tmp_path / "whole", whole[row["run_id"]])
 
 
-def test_a_failing_run_lets_the_others_leave_a_checkpoint(make_spec, drive_all, tmp_path):
+def test_a_failing_run_leaves_the_others_alone(make_spec, drive_all):
+    """Its row goes to the next run."""
+    specs = [make_spec(60, seed_init=seed) for seed in range(4)]
+    errors = []
+
+    def on_progress(progress):
+        if progress.run_id == specs[1].run_id and progress.step > 20:
+            raise MemoryError
+
+    found = drive_all(specs, on_progress=on_progress, on_error=lambda *e: errors.append(e))
+    assert {row["run_id"] for row in found} == {specs[i].run_id for i in (0, 2, 3)}
+    ((job, error),) = errors
+    assert job.spec == specs[1] and isinstance(error, MemoryError)
+
+
+def test_a_failing_program_fails_its_rows_and_no_others(make_spec, drive_all, monkeypatch):
+    """Three rows are told of it; the run after them is trained in the same program."""
+    specs = [make_spec(40, seed_init=seed) for seed in range(4)]
+    errors, compute, calls = {}, rows.compute, []
+
+    def fails_once(dispatches):
+        calls.append(dispatches)
+        if len(calls) == 2:
+            raise MemoryError("std::bad_alloc")
+        return compute(dispatches)
+
+    monkeypatch.setattr(rows, "compute", fails_once)
+    (row,) = drive_all(specs, on_error=lambda job, e: errors.update({job.spec.run_id: e}))
+    assert set(errors) == {spec.run_id for spec in specs[:3]}
+    assert row["run_id"] == specs[3].run_id and row["status"] == "finished"
+
+
+def test_a_failing_callback_lets_the_others_leave_a_checkpoint(make_spec, drive_all, tmp_path):
     specs = [make_spec(4000, seed_init=seed) for seed in range(4)]
 
     def on_progress(progress):
