@@ -26,7 +26,7 @@ slow: $(INSTALLED) ## run the slow tests
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
 test-slurm: $(INSTALLED) ## test the SLURM executor on a SLURM made for it (Debian, as root)
-	tests/slurm/run.sh $(abspath $(PY)) $(PYTEST_ARGS)
+	tests/slurm/run.sh $(PY) -m pytest -m slow -v -n0 tests/slurm $(PYTEST_ARGS)
 
 test-ray: $(VENV)/.installed-ray ## install Ray, test the Ray executor on a cluster of this machine
 	$(PY) -m pytest -m slow -n0 tests/experiments/test_ray.py $(PYTEST_ARGS)

@@ -10,10 +10,12 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
+
+from experiments.executors import How
 
 HELP = """Scaling laws of GPT language models: plan, train, fit, predict, draw.
 
@@ -74,13 +76,10 @@ class PlanFlags(StudyFlags):
 
 @dataclass(frozen=True)
 class RunFlags(StudyFlags):
-    """How `run` runs; rows change the last digits of a result, workers nothing."""
+    """How `run` runs."""
 
-    workers: int | None = None
-    """Cores of a CPU, or accelerators, to train on. Default: all."""
-    rows: int | None = None
-    """Runs of one shape in one program on each of them. Default: as many as measure fastest on an
-    accelerator, 1 on a CPU."""
+    how: Annotated[How, tyro.conf.arg(name="")] = How()
+    """Where runs are trained."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class DataFlags(Common):
     """Name of the corpus."""
 
 
-def _stage(out: Path, n_rows: int | None = None):
+def _stage(out: Path, how: How | None = None):
     from rich.console import Console
 
     from experiments.stages import Stage
@@ -131,7 +130,7 @@ def _stage(out: Path, n_rows: int | None = None):
     workspace = Workspace(out)
     custom.look_in(workspace.ideas)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    return Stage(workspace, console, n_rows)
+    return Stage(workspace, console, how or How())
 
 
 def _experiment(name: str):
@@ -169,10 +168,12 @@ def _parse_experiment(flags, command: str, args: list[str]):
         print(f"flags of one: launch.py {command} EXPERIMENT --help")
         raise SystemExit(0)
     experiment = _experiment(name)
-    both = dataclasses.make_dataclass("Flags", [("study", experiment.Options), ("how", flags)])
+    unnamed = Annotated[flags, tyro.conf.arg(name="")]
+    fields = [("study", OmitArgPrefixes[experiment.Options]), ("how", unnamed)]
+    both = dataclasses.make_dataclass("Flags", fields)
     title = (experiment.__doc__ or name).splitlines()[0]
     default = both(_options_from(experiment, args[1:]), flags())
-    parsed = _parse(OmitArgPrefixes[both], f"{command} {name}", args[1:], title, default)
+    parsed = _parse(both, f"{command} {name}", args[1:], title, default)
     return experiment, parsed.study, parsed.how
 
 
@@ -238,10 +239,10 @@ def run(args: list[str]) -> None:
     configure(flags.out / "cache")
     from experiments import stages
 
-    stage = _stage(flags.out, flags.rows)
+    stage = _stage(flags.out, flags.how)
     if flags.recipe_from is not None:
         _warn(stages.make_plan(experiment, options, stage)[0], flags, stage)
-    stages.run(experiment, options, stage, n_workers=flags.workers)
+    stages.run(experiment, options, stage)
 
 
 def status(args: list[str]) -> None:
@@ -318,7 +319,7 @@ def compare(args: list[str]) -> None:
         confine_to_one_core()  # its steps are timed here as they run in a worker
     from experiments.printing import print_tables
 
-    print_tables(*run(flags, _stage(flags.out)), "text")
+    print_tables(*run(flags, _stage(flags.out, flags.how)), "text")
 
 
 def figures(args: list[str], command: str = "figures") -> None:

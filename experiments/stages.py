@@ -5,7 +5,7 @@ run -> score -> figures and report. A second start finds what is done and does t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -16,8 +16,8 @@ from analysis.study import Study, predict_held_out, study
 from experiments import ending, summary
 from experiments.branches import remove_spent_points
 from experiments.compact import compact
+from experiments.executors import How, execute
 from experiments.executors.failures import RunsFailed
-from experiments.executors.local import execute
 from experiments.plan import (
     Cell,
     Plan,
@@ -47,11 +47,11 @@ survive quality control, and a Huber delta far below their spread would discard 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a study's stages write and print, and in how many rows they train (of `execute`)."""
+    """Where a study's stages write and print, and how they train."""
 
     workspace: Workspace
     console: Console
-    n_rows: int | None = None
+    how: How = How()
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
@@ -63,7 +63,7 @@ def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan,
     return experiment.plan(options, corpus), corpus
 
 
-def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | None) -> None:
+def run(experiment: ModuleType, options: Any, stage: Stage) -> None:
     """All stages of a study.
 
     Raises: SpecError: the sweep's folder holds another plan. RunsFailed: some runs failed.
@@ -74,11 +74,11 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
     wanted = ending.extended(experiment, plan, stage.workspace.runs)
     rows = all_rows(stage.workspace)
     left = missing(wanted, stage.workspace)
-    seconds = estimate_total_seconds(wanted, left, calibrate(rows), n_workers or n_cores())
+    seconds = estimate_total_seconds(wanted, left, calibrate(rows), stage.how.n_side_by_side)
     stage.say(summary.plan_line(plan, seconds))
-    train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage, n_workers)
+    train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage)
     if hasattr(experiment, "conclude"):
-        train_extensions(experiment, plan, corpus, stage, n_workers)
+        train_extensions(experiment, plan, corpus, stage)
         conclude(plan.name, stage)
         return
     n_runs = compact(plan, stage.workspace.runs, folder)
@@ -87,7 +87,7 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
     for cell in plan.of_role("held_out"):
         freeze_prediction(plan, cell, fitted, stage.workspace)
         stage.console.print(summary.prediction_table(written_prediction(folder)))
-        train(plan, [cell], corpus, stage, 1)
+        train(plan, [cell], corpus, replace(stage, how=replace(stage.how, workers=1)))
         # Whoever trained it: another launcher may be at work on this sweep.
         if compact(plan, stage.workspace.runs, folder) > n_runs:
             # The same numbers: only now the list of rows left out names the held-out run.
@@ -105,7 +105,6 @@ def train(
     cells: Sequence[Cell],
     corpus: TokenizedCorpus,
     stage: Stage,
-    n_workers: int | None,
 ) -> int:
     """Train cells of a plan that have no record yet; returns how many have one now.
 
@@ -113,10 +112,7 @@ def train(
     """
     jobs = [plan.jobs[cell.spec.run_id] for cell in cells]
     try:
-        return execute(
-            jobs, corpus, stage.workspace,
-            n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
-        )  # fmt: skip
+        return execute(jobs, corpus, stage.workspace, how=stage.how, console=stage.console)
     except RunsFailed as failed:
         raise RunsFailed(failed.failures, plan.name) from None
 
@@ -126,12 +122,11 @@ def train_extensions(
     plan: Plan,
     corpus: TokenizedCorpus,
     stage: Stage,
-    n_workers: int | None,
 ) -> None:
     """Train what the runs of a plan ask for, until they ask for no more, or were cancelled."""
     store = stage.workspace.runs
     while left := missing(plan := ending.extended(experiment, plan, store), stage.workspace):
-        if not train(plan, left, corpus, stage, n_workers):
+        if not train(plan, left, corpus, stage):
             return
 
 

@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from experiments.executors import How
 from experiments.executors import Ray as Asked
-from experiments.executors.task import Task, make_queue, python_path
+from experiments.executors.task import Task, python_path
 from experiments.executors.watching import Ended, train_on
 from experiments.workspace import Workspace
 from train.config import SpecError
@@ -49,8 +50,7 @@ def execute_on_ray(
     def cluster(folder: Path, n_runs: int) -> Iterator[Tasks]:
         if importlib.util.find_spec("ray") is None:
             raise SpecError("--executor ray needs Ray; install it: pip install -e .[ray]")
-        import ray
-
+        ray = importlib.import_module("ray")
         _connect(how.ray.address)
         try:
             room = _room(how.ray)
@@ -66,8 +66,7 @@ class Tasks:
     """The tasks of one queue in Ray: a watching.Cluster."""
 
     def __init__(self, folder: Path, logs: Path, n_tasks: int, asked: Asked):
-        import ray
-
+        ray = importlib.import_module("ray")  # not of every installation
         self._ray, self._folder, self._logs, self.n_tasks = ray, folder, logs, n_tasks
         # A process serves one task, so that each configures jax anew.
         self._remote = ray.remote(
@@ -147,9 +146,10 @@ def plain(text: str) -> str:
 
 
 def _connect(address: str | None) -> None:
-    import ray
-
+    ray = importlib.import_module("ray")
     try:
+        if address is not None and ":" in address:
+            _knock(address)  # Ray itself would try for many minutes
         if address is None:
             ray.init(
                 address="local", num_cpus=n_cores(), include_dashboard=False,
@@ -157,8 +157,13 @@ def _connect(address: str | None) -> None:
             )  # fmt: skip
         else:
             ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise SpecError(f"--ray.address={address}: {plain(str(error))}") from error
+
+
+def _knock(address: str) -> None:
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _room(asked: Asked) -> int:
@@ -166,9 +171,7 @@ def _room(asked: Asked) -> int:
 
     Raises: SpecError: not one.
     """
-    import ray
-
-    there = ray.cluster_resources()
+    there = importlib.import_module("ray").cluster_resources()
     needed = {"CPU": asked.cpus_per_task, "GPU": asked.gpus_per_task}
     room = min(int(there.get(kind, 0) // n) for kind, n in needed.items() if n)
     if room < 1:

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.executors import N_TASKS, How, Slurm
-from experiments.executors.task import Task, make_queue, python_path
+from experiments.executors.task import Task, python_path
 from experiments.executors.watching import Ended, train_on
 from experiments.workspace import Workspace
 from train.config import SpecError

@@ -42,7 +42,7 @@ class Task:
     name: str = ""
 
     def __call__(self) -> int:
-        """Train until nothing is left, or until told to stop; returns how many runs it committed."""
+        """Train until nothing is left, or until told to stop; returns how many it committed."""
         from train.pull import pull
 
         self._stop = threading.Event()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from experiments.executors.failures import Failure, RunsFailed, failure_of, halted
-from experiments.executors.failures import missing_jobs
+from experiments.executors.local import missing_jobs
 from experiments.executors.task import make_queue, read_holder
 from experiments.progress import SweepProgress
 from experiments.workspace import Workspace

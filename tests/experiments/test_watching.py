@@ -1,4 +1,4 @@
-"""What the launcher makes of tasks that end, fall silent or find nothing, on a cluster in memory."""
+"""What the launcher makes of tasks that end, die or find nothing, on a cluster in memory."""
 
 import io
 import json
