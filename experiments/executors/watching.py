@@ -146,7 +146,7 @@ class Watcher:
                 # Of many runs on a slow file system a look takes long.
                 time.sleep(max(LOOK_EVERY_S, 5 * (time.monotonic() - began)))
         except KeyboardInterrupt:
-            self._say("stopping the tasks; they leave checkpoints (again Ctrl-C: leave them)")
+            self._say("stopping the tasks; they leave checkpoints (again: do not wait)")
             self._cluster.stop()
             raise
 
