@@ -13,22 +13,22 @@ WORKER_BYTES = 500_000_000
 CGROUP = Path("/sys/fs/cgroup")
 
 
+MICROBATCH_TOKENS = 512
+"""Tokens that a CPU worker computes at a time (train.step), or one sequence if that is longer."""
+
+
 def run_bytes(spec: RunSpec) -> int:
     """A rough upper estimate of what a run adds to a worker on a CPU, float32.
 
-    Weights, gradients, two moments and their updates; of one microbatch the activations that the
-    backward pass keeps (about 16 widths and all attention weights a token and layer), and the
-    logits thrice.
+    Weights, gradients, two moments, their updates and copies on the host; of one microbatch the
+    activations that the backward pass keeps (about 16 widths and all attention weights a token and
+    layer), and the logits thrice.
     """
     model = spec.model
-    n_tokens = min(spec.batch_size, MICROBATCH) * model.seq_len
-    state = 7 * count_params(model).total
+    n_tokens = max(MICROBATCH_TOKENS, model.seq_len)
+    state = 10 * count_params(model).total
     a_layer = 16 * model.d_model + 2 * model.d_ff + 2 * model.n_heads * model.seq_len
     return 4 * (state + n_tokens * (model.n_layers * a_layer + 3 * model.vocab_size))
-
-
-MICROBATCH = 8
-"""Sequences that a worker on a CPU computes at a time, at most (train.step)."""
 
 
 def workers_that_fit(specs: Iterable[RunSpec], available: int | None) -> int | None:

@@ -135,3 +135,26 @@ def test_ctrl_c_stops_with_checkpoints_and_code_130(tmp_path):
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert told.strip().startswith("stopped; finished runs and checkpoints are kept")
+
+
+@pytest.mark.slow
+def test_two_launchers_on_one_sweep_end_well_with_one_record_a_run(tmp_path):
+    """The same command twice at once: the runs are shared, and what is written beside is whole."""
+    out = tmp_path / "out"
+    workspace = Workspace(out)
+    command = [
+        sys.executable, str(SCRIPT), "run", "quickstart", *tiny_study.FLAGS, "--out", str(out)
+    ]  # fmt: skip
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for _ in range(2)]  # fmt: skip
+    told = [process.communicate(timeout=600)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    folder = workspace.sweep(workspace.sweep_names()[0])
+    table = pd.read_parquet(folder.runs_table)
+    assert len(table) == tiny_study.N_RUNS and set(table["status"]) == {"finished"}
+    for run_id in table["run_id"]:
+        assert len(list((workspace.runs / run_id).glob("attempt-*"))) == 1
+    assert {path.name for path in workspace.runs.iterdir()} == set(table["run_id"])
+    prediction, score = read_json(folder.prediction), read_json(folder.score)
+    assert prediction["is_blind"] and score["run_id"] == prediction["run_id"]
+    assert folder.report.exists() and not list(folder.path.rglob(".*"))

@@ -23,6 +23,7 @@ from train import checkpoint, lease, records
 from train.config import Budget, DataConfig, OptimizerConfig, RunSpec
 from train.jobs import Job
 from train.lease import Halt
+from train.step import CPU_MICROBATCH_TOKENS
 
 N_TOGETHER = 5
 
@@ -98,10 +99,16 @@ def test_two_launchers_train_each_run_once(make_spec, shared_workspace, launch, 
 
 
 def test_what_another_holds_is_waited_for(make_spec, shared_workspace, launch):
-    """It ends its attempt: the run goes on here. Another is committed there: it counts as done."""
-    ours, theirs = make_spec(30), make_spec(31, seed_init=1)
+    """It ends its attempt: the run goes on here. Another is committed there: it counts as done.
+
+    A third has a record that cannot be read, which fails it alone.
+    """
+    ours, theirs, damaged = (make_spec(30, seed_init=seed) for seed in range(3))
     store = shared_workspace.runs
     attempts = [lease.claim(store, spec.run_id) for spec in (ours, theirs)]
+    path = store / damaged.run_id / "run.json"
+    path.parent.mkdir()
+    path.write_text('{"run_id": "')
 
     def others():
         lease.end(attempts[0])
@@ -111,12 +118,17 @@ def test_what_another_holds_is_waited_for(make_spec, shared_workspace, launch):
 
     timer = threading.Timer(1.0, others)
     timer.start()
-    n, told = launch([ours, theirs])
+    with pytest.raises(RunsFailed) as failed:
+        launch([ours, theirs, damaged])
     timer.join()
-    assert n == 2 and "diverged at step 7" in told
+    (failure,) = failed.value.failures
+    assert failure.run_id == damaged.run_id
+    assert f"{path} is damaged" in failure.reason and "remove" in failure.reason
     assert records.read_run(store, ours.run_id)["attempt"] == 2
+    assert records.read_run(store, theirs.run_id)["status"] == "diverged"
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_its_workers_is_halted_and_the_other_is_trained(
     make_spec, shared_workspace, launch, workers, monkeypatch
 ):
@@ -146,35 +158,30 @@ def test_a_run_that_kills_its_workers_is_halted_and_the_other_is_trained(
     assert len(records.attempts(shared_workspace.runs, deadly.run_id)) == 3
 
 
-def test_cancelled_runs_are_left_out(make_spec, shared_workspace, launch, monkeypatch):
-    """One before the start, one while it is trained, which leaves a checkpoint."""
-    before, during, good = (make_spec(s, seed_init=s) for s in (30, 100_000, 31))
-    store = shared_workspace.runs
+def test_cancelled_runs_are_left_out(make_spec, shared_workspace, launch, workers, monkeypatch):
+    """One before the start, one while it is trained, which leaves a checkpoint.
+
+    There is a worker for every core, so each has one of its own.
+    """
+    before, during, *good = (make_spec(s, seed_init=s) for s in (30, 100_000, 31, 32, 33, 34))
+    store, pinned = shared_workspace.runs, {}
     lease.halt(store, before.run_id, Halt("cancelled", "too dear"))
 
     def cancel(progress):
+        running = [worker for worker in workers if worker.process.poll() is None]
+        pinned.update({w.core: os.sched_getaffinity(w.process.pid) for w in running})
         if progress.run_id == during.run_id and lease.halt_of(store, during.run_id) is None:
             lease.halt(store, during.run_id, Halt("cancelled", "too long"))
 
     on_every_point(monkeypatch, cancel)
-    n, told = launch([before, during, good])
-    assert n == 1 and records.read_run(store, good.run_id) is not None
+    n, told = launch([before, during, *good], n_workers=None)
+    assert n == len(good)
     assert "was cancelled (too dear)" in told and "was cancelled (too long)" in told
     (attempt,) = records.attempts(store, during.run_id)
     assert checkpoint.latest(attempt.checkpoint_dir)["step"] > 0
     assert not records.attempts(store, before.run_id)
-
-
-def test_a_damaged_record_fails_its_run_alone(make_spec, shared_workspace, launch):
-    damaged, good = make_spec(30), make_spec(31)
-    path = shared_workspace.runs / damaged.run_id / "run.json"
-    path.parent.mkdir(parents=True)
-    path.write_text('{"run_id": "')
-    with pytest.raises(RunsFailed) as failed:
-        launch([damaged, good])
-    (failure,) = failed.value.failures
-    assert f"{path} is damaged" in failure.reason and "remove" in failure.reason
-    assert records.read_run(shared_workspace.runs, good.run_id) is not None
+    if len(os.sched_getaffinity(0)) == len(workers):
+        assert pinned == {core: {core} for core in os.sched_getaffinity(0)}
 
 
 @pytest.fixture
@@ -204,39 +211,35 @@ def test_the_second_ctrl_c_kills_at_once(make_spec, launch, workers, monkeypatch
     assert len(bars) == 1, "the terminal is given back"
 
 
-def test_workers_have_a_core_each_if_all_have_work(make_spec, launch, workers, monkeypatch):
-    """Pinned or not, the bits are the same: the pool is one thread."""
-    cores, found = sorted(os.sched_getaffinity(0)), []
-    specs = [make_spec(40, seed_init=seed) for seed in range(len(cores) + 1)]
-
-    def look(progress):
-        found.extend(
-            (worker.core, os.sched_getaffinity(worker.process.pid))
-            for worker in workers
-            if worker.process.poll() is None
-        )
-
-    on_every_point(monkeypatch, look)
-    launch(specs[:-1], n_workers=None)
-    assert {core for core, _ in found} == set(cores)
-    assert all(allowed == {core} for core, allowed in found)
-    found.clear()
-    if len(cores) > 1:
-        launch(specs[-1:], n_workers=1)
-        assert {core for core, _ in found} == {None}
+class Enough(Exception):
+    """Stands for the end of a test at the first worker."""
 
 
-def test_memory_bounds_the_workers(make_spec, launch, monkeypatch, tmp_path):
+def test_memory_bounds_the_workers(make_spec, launch, monkeypatch):
     small = make_spec(30)
     large = make_spec(30, model=dataclasses.replace(small.model, d_model=64, n_layers=4))
     need = memory.WORKER_BYTES + memory.run_bytes(large)
+    assert memory.MICROBATCH_TOKENS == CPU_MICROBATCH_TOKENS
     assert memory.run_bytes(large) > memory.run_bytes(small)
     assert memory.workers_that_fit([small, large], 3 * need + 1) == 3
     assert memory.workers_that_fit([small], 1) == 1 and memory.workers_that_fit([], None) is None
-    monkeypatch.setattr(memory, "available_bytes", lambda: need)
-    _, told = launch([small, make_spec(31)], n_workers=2 if len(os.sched_getaffinity(0)) > 1 else 1)
-    if len(os.sched_getaffinity(0)) > 1:
-        assert "1 workers instead of 2: 0.5 GB of memory hold no more" in told
+
+    def no_worker(*arguments):
+        raise Enough
+
+    monkeypatch.setattr(local, "WorkerProcess", no_worker)
+    monkeypatch.setattr(local, "n_cores", lambda: 2)
+    told = []
+    monkeypatch.setattr(local._Pool, "_say", lambda self, text: told.append(text))
+    for n_bytes in (need, 3 * need):
+        monkeypatch.setattr(memory, "available_bytes", lambda n=n_bytes: n)
+        with pytest.raises(Enough):
+            launch([small, large], n_workers=None)
+    assert told == [
+        "1 workers instead of 2: 0.5 GB of memory hold no more",
+        "training 2 runs 1 at a time; 0 done before",
+        "training 2 runs 2 at a time; 0 done before",
+    ]
 
 
 def test_a_cgroups_limit_counts(tmp_path, monkeypatch):

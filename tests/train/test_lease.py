@@ -109,12 +109,12 @@ def test_a_claim_that_looked_before_another_began_does_not_follow_it(tmp_path, m
 def test_of_many_that_claim_at_one_moment_exactly_one_gets_the_run(tmp_path):
     """Four processes, 60 runs; every second run has an attempt already whose holder is gone."""
     code = (
-        "import sys; from pathlib import Path; from train import lease\n"
+        "import json, sys; from pathlib import Path; from train import lease\n"
         "print('ready', flush=True); sys.stdin.readline(); won = []\n"
         "for i in range(60):\n"
         "    try: won.append((i, lease.claim(Path(sys.argv[1]), f'run{i:02d}').number))\n"
         "    except lease.Unavailable as error: assert error.why == 'held'\n"
-        "print(won, flush=True); sys.stdin.readline()\n"
+        "print(json.dumps(won), flush=True); sys.stdin.readline()\n"
     )
     for i in range(0, 60, 2):
         as_if_held_by(lease.claim(tmp_path, f"run{i:02d}"), started="another life")
@@ -125,11 +125,11 @@ def test_of_many_that_claim_at_one_moment_exactly_one_gets_the_run(tmp_path):
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()
-        won = [eval(process.stdout.readline()) for process in processes]
+        won = [json.loads(process.stdout.readline()) for process in processes]
     finally:
         for process in processes:
             process.communicate("end\n")
-    assert sorted(sum(won, [])) == [(i, 1 + (i % 2 == 0)) for i in range(60)]
+    assert sorted(sum(won, [])) == [[i, 1 + (i % 2 == 0)] for i in range(60)]
     assert sum(map(bool, won)) > 1, "they ran at once"
     assert not list(tmp_path.glob("*/.attempt-*"))
 
