@@ -49,6 +49,11 @@ class Slurm:
             "minutes": 1, "notice_s": 1, "cpus_per_task": 1, "gpus_per_task": 0, "memory_gb": 0,
         }  # fmt: skip
         _check(self, "slurm", at_least)
+        if self.notice_s >= 60 * self.minutes:
+            raise SpecError(
+                f"slurm.notice_s={self.notice_s} leaves nothing of slurm.minutes={self.minutes}; "
+                "lower the one or raise the other"
+            )
         for option in self.options:
             if "=" not in option.strip("="):
                 raise SpecError(f"slurm.options={option!r} must be NAME=VALUE, such as qos=low")

@@ -40,27 +40,30 @@ class Task:
     share: int
     n_shares: int
     name: str = ""
+    _stop = None
+    _thread = None
 
     def __call__(self) -> int:
         """Train until nothing is left, or until told to stop; returns how many it committed."""
-        from train.pull import pull
-
-        self._stop = threading.Event()
-        write_holder(Path(self.folder), self.name)
         found: list[Any] = []
+        stop = threading.Event()
 
         def work() -> None:
             try:
-                found.append(pull(Path(self.folder), self.share, self.n_shares, stop=self._stop))
+                from train.pull import pull
+
+                found.append(pull(Path(self.folder), self.share, self.n_shares, stop))
             except BaseException as error:
                 found.append(error)
 
-        signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
         # In a thread, since a signal's handler has to wait for the checkpoints.
-        self._thread = threading.Thread(target=work)
-        self._thread.start()
+        thread = threading.Thread(target=work)
+        self._stop, self._thread = stop, thread
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        write_holder(Path(self.folder), self.name)
+        thread.start()
         try:
-            self._wait()
+            _wait(thread)
         except KeyboardInterrupt:
             self.stop()
             raise
@@ -70,13 +73,15 @@ class Task:
 
     def stop(self) -> None:
         """Leave checkpoints; returns when they are written. May be called by a handler."""
-        self._stop.set()
-        self._wait()
+        if self._stop is not None and self._thread is not None:
+            self._stop.set()
+            _wait(self._thread)
 
-    def _wait(self) -> None:
-        # Not Thread.join, which a handler that interrupts it could not call again.
-        while self._thread.is_alive():
-            time.sleep(LOOK_S)
+
+def _wait(thread: threading.Thread) -> None:
+    # Not Thread.join, which a handler that interrupts it could not call again.
+    while thread.is_alive():
+        time.sleep(LOOK_S)
 
 
 def make_queue(

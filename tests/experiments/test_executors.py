@@ -15,6 +15,7 @@ from train.jobs import Job
     "make, told",
     [
         (lambda: Slurm(minutes=0), "slurm.minutes=0 must be at least 1"),
+        (lambda: Slurm(minutes=1), "slurm.notice_s=90 leaves nothing of slurm.minutes=1"),
         (lambda: Slurm(options=("qos",)), "slurm.options='qos' must be NAME=VALUE"),
         (lambda: Ray(cpus_per_task=-1), "ray.cpus_per_task=-1"),
     ],

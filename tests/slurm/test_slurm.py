@@ -35,6 +35,8 @@ class Launch:
                 cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
                 # As from a shell: the tests' own settings are not the command's.
                 env={k: v for k, v in os.environ.items() if k not in ("NPROC", "XLA_FLAGS")},
+                # Of tests that run in the background Ctrl-C is ignored, and it would be inherited.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
 
     @property
