@@ -100,9 +100,12 @@ def test_equal_bits_though_a_worker_was_killed(trained, jobs):
 
 def test_ctrl_c_leaves_checkpoints(trained, jobs, tmp_path):
     interrupt = when_under_way(jobs[0], lambda pid: os.kill(os.getpid(), signal.SIGINT))
+    # Of tests that run in the background Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         trained(jobs[:1], How("ray", workers=1), "ray", interrupt)
         pytest.fail("Ctrl-C did not reach the launcher")
+    signal.signal(signal.SIGINT, before)
     (attempt,) = (tmp_path / "ray" / "runs" / jobs[0].spec.run_id).glob("attempt-*")
     assert (attempt / "checkpoint").is_dir() and (attempt / "ended").exists()
 
