@@ -7,10 +7,12 @@ TORTURE_ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+LOCK_ARGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate
 PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow bench torture docs-figures lint format types env lock clean
+.PHONY: help quickstart test slow test-slurm test-ray torture bench docs-figures lint format types env lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -23,6 +25,12 @@ test: $(INSTALLED) ## run the tests, without the slow ones
 
 slow: $(INSTALLED) ## run the slow tests
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+test-slurm: $(INSTALLED) ## test the SLURM executor on a SLURM made for it (Debian, as root)
+	tests/slurm/run.sh $(PY) -m pytest -m slow -v -n0 tests/slurm $(PYTEST_ARGS)
+
+test-ray: $(VENV)/.installed-ray ## install Ray, test the Ray executor on a cluster of this machine
+	$(PY) -m pytest -m slow -n0 tests/experiments/test_ray.py $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## run the benchmarks
 	@set -e; for script in benchmarks/bench_*.py; do echo "$$script"; $(PY) "$$script"; done
@@ -46,9 +54,10 @@ types: $(INSTALLED) ## check types
 
 env: $(INSTALLED) ## make .venv with the pinned packages
 
-lock: $(INSTALLED) ## pin anew: requirements.txt from pyproject.toml, for every Python from 3.11
-	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
-		--generate-hashes --no-header --no-annotate --output-file requirements.txt pyproject.toml
+lock: $(INSTALLED) ## pin anew: requirements*.txt from pyproject.toml, for every Python from 3.11
+	$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra dev --output-file requirements.txt pyproject.toml
+	$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra ray --constraint requirements.txt \
+		--output-file requirements-ray.txt pyproject.toml
 
 clean: ## remove .venv and caches; results in out/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
@@ -72,4 +81,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@echo "Installing the pinned packages into $(VENV) (once, a few minutes)"
 	@$(PIP_INSTALL) --require-hashes --requirement requirements.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-ray: $(INSTALLED) requirements-ray.txt
+	@$(PIP_INSTALL) --require-hashes --requirement requirements-ray.txt
 	@touch $@

@@ -10,10 +10,12 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
+
+from experiments.executors import How
 
 HELP = """Scaling laws of GPT language models: plan, train, fit, predict, draw.
 
@@ -84,13 +86,10 @@ class PlanFlags(StudyFlags):
 
 @dataclass(frozen=True)
 class RunFlags(StudyFlags):
-    """How `run` runs; rows change the last digits of a result, workers nothing."""
+    """How `run` runs."""
 
-    workers: int | None = None
-    """Cores of a CPU, or accelerators, to train on. Default: all."""
-    rows: int | None = None
-    """Runs of one shape in one program on each of them. Default: as many as measure fastest on an
-    accelerator, 1 on a CPU."""
+    how: Annotated[How, tyro.conf.arg(name="")] = How()
+    """Where runs are trained."""
     retry_diverged: float | None = None
     """Train diverged runs again at this factor of their learning rate, such as 0.5, twice at most;
     each is a new run that names the one it repeats."""
@@ -138,7 +137,7 @@ class DataFlags(Common):
     """Name of the corpus."""
 
 
-def _stage(out: Path, n_rows: int | None = None, retry_diverged: float | None = None):
+def _stage(out: Path, how: How | None = None, retry_diverged: float | None = None):
     from rich.console import Console
 
     from experiments.stages import Stage
@@ -148,7 +147,7 @@ def _stage(out: Path, n_rows: int | None = None, retry_diverged: float | None = 
     workspace = Workspace(out)
     custom.look_in(workspace.ideas)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    return Stage(workspace, console, n_rows, retry_diverged)
+    return Stage(workspace, console, how or How(), retry_diverged)
 
 
 def _experiment(name: str):
@@ -186,10 +185,12 @@ def _parse_experiment(flags, command: str, args: list[str]):
         print(f"flags of one: launch.py {command} EXPERIMENT --help")
         raise SystemExit(0)
     experiment = _experiment(name)
-    both = dataclasses.make_dataclass("Flags", [("study", experiment.Options), ("how", flags)])
+    unnamed = Annotated[flags, tyro.conf.arg(name="")]
+    fields = [("study", OmitArgPrefixes[experiment.Options]), ("how", unnamed)]
+    both = dataclasses.make_dataclass("Flags", fields)
     title = (experiment.__doc__ or name).splitlines()[0]
     default = both(_options_from(experiment, args[1:]), flags())
-    parsed = _parse(OmitArgPrefixes[both], f"{command} {name}", args[1:], title, default)
+    parsed = _parse(both, f"{command} {name}", args[1:], title, default)
     return experiment, parsed.study, parsed.how
 
 
@@ -261,11 +262,10 @@ def run(args: list[str]) -> None:
     from experiments import stages
     from experiments.planning import Limits
 
-    stage = _stage(flags.out, flags.rows, flags.retry_diverged)
+    stage = _stage(flags.out, flags.how, flags.retry_diverged)
     if flags.recipe_from is not None:
         _warn(stages.make_plan(experiment, options, stage)[0], flags, stage)
-    limits = Limits(flags.budget, flags.trim)
-    stages.run(experiment, options, stage, n_workers=flags.workers, limits=limits)
+    stages.run(experiment, options, stage, limits=Limits(flags.budget, flags.trim))
 
 
 def fit(args: list[str]) -> None:
@@ -341,7 +341,7 @@ def compare(args: list[str]) -> None:
         confine_to_one_core()  # its steps are timed here as they run in a worker
     from experiments.printing import print_tables
 
-    print_tables(*run(flags, _stage(flags.out)), "text")
+    print_tables(*run(flags, _stage(flags.out, flags.how)), "text")
 
 
 def figures(args: list[str], command: str = "figures") -> None:

@@ -13,7 +13,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from experiments.comparison import (
     Pair,
@@ -23,6 +25,7 @@ from experiments.comparison import (
     tables_and_sentences,
     write_report,
 )
+from experiments.executors import How, execute
 from experiments.ideas import Idea, OwnParts, adopt_all
 from experiments.plan import Cell, Plan
 from experiments.recipe import Recipe, Size
@@ -96,8 +99,8 @@ class CompareFlags:
     """Factors on the recipe's learning rate; of several, each side takes its best on one cell."""
     recipe: Recipe = field(default_factory=Recipe)
     """Rules from size to hyperparameters, for both sides."""
-    workers: int | None = None
-    """Runs side by side. Default: one a device (on a CPU, one a core)."""
+    how: Annotated[How, tyro.conf.arg(name="")] = How()
+    """Where runs are trained."""
     out: Path = Path("out")
     """Folder of corpora, runs, ideas and comparisons."""
 
@@ -107,7 +110,6 @@ def run(flags: CompareFlags, stage: "Stage") -> tuple[Mapping[str, Any], tuple[s
 
     Raises: ValueError: the idea or a flag cannot be run; the message says why.
     """
-    from experiments.executors.local import execute
     from experiments.stages import freeze_plan
     from train.jobs import Job
 
@@ -121,7 +123,7 @@ def run(flags: CompareFlags, stage: "Stage") -> tuple[Mapping[str, Any], tuple[s
 
     def train(specs: list[RunSpec]) -> None:
         jobs = [Job(spec) for spec in specs]
-        execute(jobs, corpus, stage.workspace, n_workers=flags.workers, console=stage.console)
+        execute(jobs, corpus, stage.workspace, how=flags.how, console=stage.console)
 
     factors = _chosen_factors(flags, idea, corpus, stage, train)
     pairs = _pairs(flags, idea, corpus, factors)

@@ -15,6 +15,7 @@ from experiments.estimates import (
     of_this_machine,
     probe,
 )
+from experiments.executors import How
 from experiments.plan import Cell, Plan, charged_flops, plan_from_json
 from experiments.workspace import SweepFolder, Workspace, read_json, write_json_once
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
@@ -23,7 +24,7 @@ from train.data.batches import n_windows
 from train.data.corpora import TokenizedCorpus
 from train.jobs import Job
 from train.records import read_run, to_plain
-from train.runtime import has_accelerator, n_cores
+from train.runtime import has_accelerator
 
 MAX_ROWS_READ = 300
 """Newest records that a calibration reads: of a workspace of 10,000 it must not wait."""
@@ -120,7 +121,7 @@ def planned(
     """
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise SpecError(f"price_per_hour={price_per_hour} must be finite, at least 0")
-    n = workers(n_workers)
+    n = How(workers=n_workers).n_side_by_side
     calibration = calibration_of(workspace, n)
     plan, dropped = limited(plan, limits, calibration, corpus, n, workspace)
     found = estimate(plan, calibration, n, len(corpus.validation_tokens) - 1)
@@ -137,11 +138,6 @@ def planned(
         calibration=calibration,
         seconds_left=left if len(done) < len(plan.cells) else 0.0,
     )
-
-
-def workers(n_workers: int | None) -> int:
-    """Workers side by side, by default all cores, or one on an accelerator."""
-    return n_workers or (1 if has_accelerator() else n_cores())
 
 
 def plan_table(plan: Plan, found: Estimate, corpus: TokenizedCorpus) -> tuple[dict[str, Any], ...]:

@@ -20,20 +20,13 @@ from experiments.cells import write_cells
 from experiments.compact import compact
 from experiments.compacting import compacting
 from experiments.estimates import estimate
+from experiments.executors import How, execute
 from experiments.executors.failures import RunsFailed
-from experiments.executors.local import execute
 from experiments.halting import refuse_cancelled
 from experiments.ladder_report import run_rows
 from experiments.leftovers import remove_leftovers
 from experiments.plan import Cell, Plan, plan_from_json
-from experiments.planning import (
-    NO_LIMITS,
-    Limits,
-    calibration_of,
-    limited,
-    workers,
-    write_estimates,
-)
+from experiments.planning import NO_LIMITS, Limits, calibration_of, limited, write_estimates
 from experiments.printing import print_tables
 from experiments.workspace import (
     SweepFolder,
@@ -54,13 +47,13 @@ survive quality control, and a Huber delta far below their spread would discard 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a study's stages write and print, in how many rows they train (of `execute`), and the
-    factor of the learning rate at which diverged runs are repeated (experiments.diverged).
+    """Where a study's stages write and print, how they train, and the factor of the learning rate
+    at which diverged runs are repeated (experiments.diverged).
     """
 
     workspace: Workspace
     console: Console
-    n_rows: int | None = None
+    how: How = How()
     retry_diverged: float | None = None
 
     def say(self, text: str) -> None:
@@ -73,14 +66,7 @@ def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan,
     return experiment.plan(options, corpus), corpus
 
 
-def run(
-    experiment: ModuleType,
-    options: Any,
-    stage: Stage,
-    *,
-    n_workers: int | None,
-    limits: Limits = NO_LIMITS,
-) -> None:
+def run(experiment: ModuleType, options: Any, stage: Stage, *, limits: Limits = NO_LIMITS) -> None:
     """All stages of a study.
 
     Raises: SpecError: the sweep's folder holds another plan, or the plan does not fit its limits.
@@ -89,7 +75,7 @@ def run(
     if stage.retry_diverged is not None:
         diverged.check(stage.retry_diverged, experiment)
     plan, corpus = make_plan(experiment, options, stage)
-    n = workers(n_workers)
+    n = stage.how.n_side_by_side
     calibration, n_validation = (
         calibration_of(stage.workspace, n),
         len(corpus.validation_tokens) - 1,
@@ -103,20 +89,20 @@ def run(
     done = frozenset(set(wanted.jobs) - left)
     seconds = estimate(wanted, calibration, n, n_validation, done).wall_seconds
     stage.say(summary.plan_line(plan, seconds))
-    train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage, n_workers)
+    train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage)
     if hasattr(experiment, "conclude"):
-        train_extensions(experiment, plan, corpus, stage, n_workers)
+        train_extensions(experiment, plan, corpus, stage)
         conclude(plan.name, stage)
         remove_leftovers((cell.spec.run_id for cell in wanted.cells), stage.workspace.runs, folder)
         return
-    repeat_diverged(plan, corpus, stage, n_workers)
+    repeat_diverged(plan, corpus, stage)
     n_runs = compact(plan, stage.workspace.runs, folder)
     fitted = fit_sweep(plan, folder)
     show_fits(fitted, folder, stage)
     for cell in plan.of_role("held_out"):
         freeze_prediction(plan, cell, fitted, stage.workspace)
         stage.console.print(summary.prediction_table(written_prediction(folder)))
-        train(plan, [cell], corpus, stage, 1)
+        train(plan, [cell], corpus, replace(stage, how=replace(stage.how, workers=1)))
         # Whoever trained it: another launcher may be at work on this sweep.
         if compact(plan, stage.workspace.runs, folder) > n_runs:
             # The same numbers: only now the list of rows left out names the held-out run.
@@ -135,7 +121,6 @@ def train(
     cells: Sequence[Cell],
     corpus: TokenizedCorpus,
     stage: Stage,
-    n_workers: int | None,
 ) -> int:
     """Train cells of a plan that have no record yet; returns how many have one now.
 
@@ -147,19 +132,14 @@ def train(
     refuse_cancelled(plan.name, ids, store, is_before=True)
     with compacting(plan, store, folder, stage.say):
         try:
-            n_trained = execute(
-                jobs, corpus, stage.workspace,
-                n_workers=n_workers, n_rows=stage.n_rows, console=stage.console,
-            )  # fmt: skip
+            n_trained = execute(jobs, corpus, stage.workspace, how=stage.how, console=stage.console)
         except RunsFailed as failed:
             raise RunsFailed(failed.failures, plan.name) from None
     refuse_cancelled(plan.name, ids, store)
     return n_trained
 
 
-def repeat_diverged(
-    plan: Plan, corpus: TokenizedCorpus, stage: Stage, n_workers: int | None
-) -> None:
+def repeat_diverged(plan: Plan, corpus: TokenizedCorpus, stage: Stage) -> None:
     """Train diverged runs again at a lower rate, until none may be repeated once more."""
     folder, store = stage.workspace.sweep(plan.name), stage.workspace.runs
     whole = diverged.with_retries(plan, folder)
@@ -171,7 +151,7 @@ def repeat_diverged(
         if not left:
             return
         stage.say(f"repeating {len(left)} diverged runs at a lower learning rate")
-        train(whole, left, corpus, stage, n_workers)
+        train(whole, left, corpus, stage)
 
 
 def train_extensions(
@@ -179,12 +159,11 @@ def train_extensions(
     plan: Plan,
     corpus: TokenizedCorpus,
     stage: Stage,
-    n_workers: int | None,
 ) -> None:
     """Train what the runs of a plan ask for, until they ask for no more, or were cancelled."""
     store = stage.workspace.runs
     while left := missing(plan := ending.extended(experiment, plan, store), stage.workspace):
-        if not train(plan, left, corpus, stage, n_workers):
+        if not train(plan, left, corpus, stage):
             return
 
 

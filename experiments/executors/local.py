@@ -68,7 +68,7 @@ def execute(
         raise SpecError(f"workers={n_workers} but there are {n_cores()} cores; use 1 to that")
     if n_rows is not None and n_rows < 1:
         raise SpecError(f"rows={n_rows} but a program has one at least; use 1 or more, or leave it")
-    missing, failures = _missing(jobs, workspace.runs, console)
+    missing, failures = missing_jobs(jobs, workspace.runs, console)
     if missing:
         n_done = len(jobs) - len(missing) - len(failures)
         with SweepProgress(missing, n_done, console) as progress:
@@ -86,7 +86,9 @@ def execute(
     return sum(read_run(workspace.runs, job.spec.run_id) is not None for job in missing)
 
 
-def _missing(jobs: Sequence[Job], store: Path, console: Console) -> tuple[list[Job], list[Failure]]:
+def missing_jobs(
+    jobs: Sequence[Job], store: Path, console: Console
+) -> tuple[list[Job], list[Failure]]:
     """Jobs to train; and those that cannot be, as they failed before or their record is damaged."""
     missing, failures = [], []
     for job in jobs:
