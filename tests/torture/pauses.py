@@ -67,9 +67,10 @@ def _pause_one(
 ) -> None:
     """Stop a worker that trains, until another has its run, and let it go on."""
     time.sleep(rng.uniform(0, 4))
-    victims = {pid: run_id for pid, run_id in _training(out, launches).items()}
-    if not victims:
-        return
+    while not (victims := _training(out, launches)):
+        if all(launch.code is not None for launch in launches):
+            return
+        time.sleep(0.05)
     pid, run_id = rng.choice(sorted(victims.items()))
     with _stopped(pid):
         number, stopped_at = n_attempts(out / "runs")[run_id], time.monotonic()
