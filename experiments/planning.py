@@ -23,7 +23,7 @@ from train.config import SpecError
 from train.data.batches import n_windows
 from train.data.corpora import TokenizedCorpus
 from train.jobs import Job
-from train.records import read_run, to_plain
+from train.records import read_sound_run, to_plain
 from train.runtime import has_accelerator
 
 MAX_ROWS_READ = 300
@@ -78,7 +78,7 @@ def calibration_of(workspace: Workspace, n_workers: int) -> Calibration:
     """From the newest records of this kind of machine; without any, from a probe of it."""
     paths = sorted(workspace.runs.glob("*/run.json"), key=os.path.getmtime, reverse=True)
     ids = [path.parent.name for path in paths[:MAX_ROWS_READ]]
-    rows = [row for run_id in ids if (row := read_run(workspace.runs, run_id)) is not None]
+    rows = [row for run_id in ids if (row := read_sound_run(workspace.runs, run_id)) is not None]
     return calibrate(of_this_machine(rows), lambda: probe(n_workers))
 
 
@@ -125,7 +125,7 @@ def planned(
     calibration = calibration_of(workspace, n)
     plan, dropped = limited(plan, limits, calibration, corpus, n, workspace)
     found = estimate(plan, calibration, n, len(corpus.validation_tokens) - 1)
-    done = frozenset(i for i in plan.jobs if read_run(workspace.runs, i) is not None)
+    done = frozenset(i for i in plan.jobs if read_sound_run(workspace.runs, i) is not None)
     left = estimate(plan, calibration, n, len(corpus.validation_tokens) - 1, done).wall_seconds
     rows = plan_table(plan, found, corpus)
     return Planned(

@@ -38,7 +38,7 @@ from experiments.workspace import (
 from model.accounting import count_params
 from train.config import SpecError, canonical_json
 from train.data.corpora import TokenizedCorpus, load, prepare
-from train.records import read_run, to_plain
+from train.records import read_run, read_sound_run, to_plain
 
 OBJECTIVE = "ls_log"
 """Least squares in log loss: the residuals of a few dozen runs of one recipe have no outliers that
@@ -348,5 +348,5 @@ def redraw(sweep: str, stage: Stage) -> SweepFolder:
 
 
 def missing(plan: Plan, workspace: Workspace) -> tuple[Cell, ...]:
-    """Cells without a committed record."""
-    return tuple(c for c in plan.cells if read_run(workspace.runs, c.spec.run_id) is None)
+    """Cells without a committed record that can be read."""
+    return tuple(c for c in plan.cells if read_sound_run(workspace.runs, c.spec.run_id) is None)

@@ -18,7 +18,7 @@ from experiments.cells import CellRow, SweepCells, read_cells
 from experiments.compact import stamp_of, stored_runs
 from experiments.workspace import SweepFolder, Workspace
 from train import lease
-from train.records import Attempt, attempts, read_run
+from train.records import Attempt, RecordError, attempts, read_run
 
 State = Literal[
     "finished", "diverged", "running", "waiting", "interrupted", "failed", "cancelled"
@@ -128,7 +128,7 @@ def share_done(run: RunStatus) -> float:
 def sweep_status(workspace: Workspace, name: str) -> SweepStatus:
     """The status of a sweep.
 
-    Raises: SpecError: no such sweep. RecordError: a damaged record.
+    Raises: SpecError: no such sweep.
     """
     folder = workspace.sweep(name)
     sweep = read_cells(folder, workspace.runs)
@@ -179,7 +179,10 @@ def _status(
         return _uncommitted(store, cell)
     kept_stamp, row = stored.get(cell.run_id, ("", {}))
     if kept_stamp != stamp:
-        row = read_run(store, cell.run_id) or {}
+        try:
+            row = read_run(store, cell.run_id) or {}
+        except RecordError as error:
+            return RunStatus(cell, "failed", reason=str(error))
     is_diverged = row["status"] == "diverged"
     step = row["diverged_step"] if is_diverged else row["n_steps"]
     return RunStatus(

@@ -382,6 +382,17 @@ def _train_again(path: Path) -> str:
     return f"remove {path.parent.parent} and run again"
 
 
+def read_sound_run(store: Path, run_id: str) -> dict[str, Any] | None:
+    """The committed record of a run; None if there is none, or a damaged one.
+
+    For who asks what is there to use or left to do: the executor tells of the damage.
+    """
+    try:
+        return read_run(store, run_id)
+    except RecordError:
+        return None
+
+
 def committed_attempt(store: Path, row: dict[str, Any]) -> Attempt:
     """The attempt behind a committed record."""
     return Attempt(store / row["run_id"] / f"attempt-{row['attempt']}", row["attempt"])

@@ -170,9 +170,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("language", "steps_of", "n", "every", "prune"), CASES, ids=lambda value: str(value)[:40]
-)
+def shown(value):
+    """A name of the case that is the same in every process, which a function's repr is not."""
+    return getattr(value, "__name__", str(value))[:40]
+
+
+@pytest.mark.parametrize(("language", "steps_of", "n", "every", "prune"), CASES, ids=shown)
 def test_block_entropies_equal_enumeration(language, steps_of, n, every, prune):
     steps = steps_of(language)
     start = 0 if steps_of in (golden_steps, even_steps, hidden_steps) else ()
@@ -182,9 +185,7 @@ def test_block_entropies_equal_enumeration(language, steps_of, n, every, prune):
     assert language.block_entropies(n, every=every) == pytest.approx(expected, abs=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("language", "every"), [(case[0], case[3]) for case in CASES], ids=lambda value: str(value)[:40]
-)
+@pytest.mark.parametrize(("language", "every"), [(case[0], case[3]) for case in CASES], ids=shown)
 def test_probabilities_of_all_strings_give_the_block_entropy(language, every):
     n = max(1, int(math.log(3000) / math.log(language.vocab_size)))
     words = np.array(list(itertools.product(range(language.vocab_size), repeat=n)))

@@ -23,7 +23,7 @@ from train import checkpoint, lease, records
 from train.config import Budget, DataConfig, OptimizerConfig, RunSpec
 from train.jobs import Job
 from train.lease import Halt
-from train.step import CPU_MICROBATCH_TOKENS
+from train.parts import CPU_MICROBATCH_TOKENS
 
 N_TOGETHER = 5
 
