@@ -4,11 +4,12 @@ import math
 import textwrap
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from analysis.conventions import ConventionRow
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs
+from analysis.figures.style import Page
 from analysis.intervals.uncertainty import INTERVAL_LEVEL
 from analysis.published import ALLOCATION_EXPONENTS
 
@@ -44,7 +45,7 @@ def estimates(row: ConventionRow) -> list[Estimate]:
     return listed
 
 
-def allocation(inputs: FigureInputs) -> Figure:
+def allocation(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """Exponent a of N* ~ C^a by method and convention, beside Kaplan's and Chinchilla's."""
     n_rows = sum(len(estimates(row)) for row in inputs.conventions)
     figure = style.new_figure(
@@ -52,6 +53,7 @@ def allocation(inputs: FigureInputs) -> Figure:
         style.footer(inputs, conventions="by row"),
         width=11.5,
         height=2.9 + 0.36 * n_rows,
+        page=page,
     )
     ax = figure.subplots()
     style.label_axes(ax, r"exponent $a$ of the optimal size, $N^* \propto C^a$", "")
@@ -73,7 +75,7 @@ def allocation(inputs: FigureInputs) -> Figure:
     ax.grid(False, axis="y")
     ax.text(1.01, 1.01, f"a [{INTERVAL_LEVEL:.0%} interval]", transform=ax.transAxes,
             fontsize=style.TICK_SIZE, weight="bold", va="bottom")  # fmt: skip
-    style.legend_below(ax, n_columns=2, drop=-0.75 / (2.9 + 0.36 * n_rows))
+    style.legend_below(ax, n_columns=2)
     return figure
 
 

@@ -4,18 +4,20 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs
+from analysis.figures.style import Page
 from analysis.frontier.isoflop import IsoflopMinimum
 from analysis.intervals.uncertainty import INTERVAL_LEVEL
 
 STAR_SIZE = 190
+FAR = 10.0  # times the largest compute: how far the power laws are drawn on
 PERCENT = f"{INTERVAL_LEVEL:.0%}"
 
 
-def isoflop(inputs: FigureInputs) -> Figure:
+def isoflop(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """Loss against N at each budget with its parabola; then N* and D* of the minima against C.
 
     A minimum that was refused is hollow, at the lowest size measured, its reason in the legend.
@@ -26,9 +28,13 @@ def isoflop(inputs: FigureInputs) -> Figure:
         f"{inputs.title}: isoFLOP minima",
         style.footer(inputs, runs=_count_text(inputs)),
         width=12.5,
-        height=7.2,
+        height=13.0 if page.is_column else 7.2,
+        page=page,
     )
-    panels = figure.subplot_mosaic([["loss", "N"], ["loss", "D"]], width_ratios=[1.25, 1])
+    if page.is_column:
+        panels = figure.subplot_mosaic([["loss"], ["N"], ["D"]], height_ratios=[1.6, 1, 1])
+    else:
+        panels = figure.subplot_mosaic([["loss", "N"], ["loss", "D"]], width_ratios=[1.25, 1])
     found = inputs.main.minima
     colors = style.budget_colors(len(found))
     _loss_panel(panels["loss"], inputs, colors)
@@ -59,7 +65,7 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, colors: list[Any]) -> None:
     losses = np.concatenate([m.size_loss_nats for m in found])
     style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
     style.loss_axis(ax, losses.min(), losses.max())
-    style.legend_below(ax, drop=-0.1)
+    style.legend_below(ax)
 
 
 def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any) -> None:
@@ -101,21 +107,22 @@ def _optimum_panel(ax: Axes, inputs: FigureInputs, variable: str, colors: list[A
         flops, stars, s=STAR_SIZE, marker="*", c=[c for _, c in accepted], zorder=5,
         edgecolors=style.BLACK, linewidths=0.8,
     )  # fmt: skip
-    style.log_axis(ax, "x", flops, pad=1.5)
     found = inputs.main.isoflop
+    style.log_axis(ax, "x", [flops.min(), flops.max() * (FAR if found.ok else 1)], pad=1.5)
     if not found.ok:
         style.log_axis(ax, "y", stars, pad=1.5)
         if variable == "D":
             style.absent(ax, f"no exponents: {found.status}")
-            style.legend_below(ax, drop=-0.25)
+            style.legend_below(ax)
     else:
-        edges = _exponent_line(ax, inputs, variable)
+        edges = _exponent_line(ax, inputs, variable, float(flops.max()))
         style.log_axis(ax, "y", np.concatenate([stars, edges]), pad=1.1)
-        ax.legend(loc="upper left", fontsize=style.LABEL_SIZE, frameon=False)
+        ax.legend(loc="upper left", fontsize=style.TICK_SIZE, frameon=False)
 
 
-def _exponent_line(ax: Axes, inputs: FigureInputs, variable: str) -> np.ndarray:
-    """Draw the fitted power law with its band; returns what the axis must hold."""
+def _exponent_line(ax: Axes, inputs: FigureInputs, variable: str, largest: float) -> np.ndarray:
+    """Draw the fitted power law with its band, dashed beyond the largest compute, and its value at
+    FAR times that; returns what the axis must hold."""
     found = inputs.main.isoflop
     name, slope, factor = {
         "N": ("a", found.a, found.n_coefficient),
@@ -124,10 +131,16 @@ def _exponent_line(ax: Axes, inputs: FigureInputs, variable: str) -> np.ndarray:
     flops = np.geomspace(*ax.get_xlim(), 64)
     line = factor * flops**slope
     text = style.with_interval(slope, found.intervals[name])
+    inside = flops <= largest
     ax.plot(
-        flops, line, color=style.BLACK, linewidth=1.4, zorder=3,
+        flops[inside], line[inside], color=style.BLACK, linewidth=1.4, zorder=3,
         label=f"${variable}^* \\propto C^{name}$, {name} = {text}",
     )  # fmt: skip
+    ax.plot(flops[~inside], line[~inside], "--", color=style.BLACK, linewidth=1.4, zorder=3)
+    far = factor * (FAR * largest) ** slope
+    at = style.power_of_ten(float(f"{FAR * largest:.2g}"))
+    ax.plot(FAR * largest, far, "*", color=style.VERMILION, markersize=13, zorder=5,
+            markeredgecolor=style.BLACK, label=f"at {at}: {style.short(far)}")  # fmt: skip
     lines = _lines_of_draws(found.minima_draws, "ND".index(variable), flops)
     if len(lines) < 20:
         return line
