@@ -94,7 +94,7 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, n_workers: int | 
                 fitted = fit_sweep(plan, folder)
         remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
         score(plan, stage.workspace, folder)
-        draw(plan, fitted, folder, corpus)
+        draw(plan, fitted, folder, corpus, stage)
         if folder.score.exists():
             stage.console.print(summary.score_table(read_json(folder.score)))
         stage.say(summary.where(folder))
@@ -249,15 +249,19 @@ def score(plan: Plan, workspace: Workspace, folder: SweepFolder) -> None:
     write_json(folder.score, to_plain(values))
 
 
-def draw(plan: Plan, fitted: Study, folder: SweepFolder, corpus: TokenizedCorpus) -> None:
-    """Figures (PNG, PDF) and the report."""
-    from analysis.figures import draw_all
+def draw(
+    plan: Plan, fitted: Study, folder: SweepFolder, corpus: TokenizedCorpus, stage: Stage
+) -> None:
+    """Figures (PNG, PDF, SVG), the report, and a line for each figure that the records lack."""
+    from analysis.figures import draw_all, not_drawn
     from analysis.report import write_report
     from experiments.drawing import figure_inputs
 
     inputs = figure_inputs(plan, fitted, folder, corpus)
     paths = draw_all(inputs, folder.figures)
     write_report(inputs, paths, folder.report)
+    for name, reason in not_drawn(inputs).items():
+        stage.say(f"figure {name} is not drawn: {reason}")
 
 
 def refit(sweep: str, stage: Stage) -> Study:
@@ -281,7 +285,8 @@ def redraw(sweep: str, stage: Stage) -> SweepFolder:
     folder = stage.workspace.sweep(sweep)
     plan = frozen_plan(folder)
     score(plan, stage.workspace, folder)
-    draw(plan, fitted, folder, load(plan.cells[0].spec.data.corpus, stage.workspace.data))
+    corpus = load(plan.cells[0].spec.data.corpus, stage.workspace.data)
+    draw(plan, fitted, folder, corpus, stage)
     return folder
 
 

@@ -86,7 +86,8 @@ def _line(ax: Axes, row: ApproachRow, flops: np.ndarray) -> None:
     sizes = found.n_coefficient * flops**found.a
     text = f"approach {row.approach}, {row.method}: a = {slope}"
     ax.plot(flops, sizes, color=color, linestyle=dash, linewidth=2, marker=marker, zorder=4,
-            markevery=(row.approach * 4, 14), markersize=6, label=style.wrapped(text, 64))  # fmt: skip
+            markevery=(row.approach * 4, 14), markersize=6,
+            label=style.wrapped(text, 64))  # fmt: skip
     draws = found.line_draws[np.isfinite(found.line_draws).all((1, 2))][:, 0]
     if len(draws) >= 20:
         lines = np.exp(draws @ np.stack([np.log(flops), np.ones(len(flops))]))

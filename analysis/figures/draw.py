@@ -49,7 +49,9 @@ def _no_curves_or_fit(inputs: FigureInputs) -> str:
 
 def _too_few_for_folds(inputs: FigureInputs) -> str:
     n = len(inputs.main_points)
-    return _no_fit(inputs) or ("" if n >= 2 * N_FOLDS else f"{n} runs are too few to leave some out")
+    return _no_fit(inputs) or (
+        "" if n >= 2 * N_FOLDS else f"{n} runs are too few to leave some out"
+    )
 
 
 def _no_draws(inputs: FigureInputs) -> str:

@@ -38,9 +38,7 @@ def embeddings(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
 
 def _counted(inputs: FigureInputs) -> list[ConventionRow]:
     """The first convention of each count of N."""
-    return [
-        next(row for row in inputs.conventions if row.n_convention == name) for name in COUNTS
-    ]
+    return [next(row for row in inputs.conventions if row.n_convention == name) for name in COUNTS]
 
 
 def counts_missing(inputs: FigureInputs) -> str:
@@ -63,8 +61,8 @@ def _panel(ax: Axes, inputs: FigureInputs, row: ConventionRow) -> None:
     ):
         own = depth == n_layers
         label = f"{n_layers} layer{'s' if n_layers > 1 else ''}"
-        ax.plot(points.n_params[own], loss[own], linestyle="none", marker=MARKERS[k % 6], color=color,
-                markersize=6, label=label if len(depths) <= MOST_NAMED else None)  # fmt: skip
+        ax.plot(points.n_params[own], loss[own], linestyle="none", marker=MARKERS[k % 6],
+                color=color, markersize=6, label=label if len(depths) <= MOST_NAMED else None)  # fmt: skip
     n = np.geomspace(points.n_params.min(), points.n_params.max(), 64)
     line = p["E"] + p["A"] / n ** p["alpha"]
     ax.plot(n, line, color=style.BLACK, linewidth=1.4, label="$E + A/N^\\alpha$")

@@ -37,8 +37,8 @@ def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     style.draw_lines(axes[0], [line.xy for line in drawn], colors, linewidths=0.8, alpha=0.6)
     lows = inputs.envelope
     new = envelope_mask(lows.train_flops, lows.loss_nats)
-    axes[0].plot(lows.train_flops[new], lows.loss_nats[new], "o", color=style.BLACK, markersize=3, zorder=5,
-                 label=style.wrapped(f"lowest at each compute; {found.status}"))  # fmt: skip
+    axes[0].plot(lows.train_flops[new], lows.loss_nats[new], "o", color=style.BLACK, markersize=3,
+                 zorder=5, label=style.wrapped(f"lowest at each compute; {found.status}"))  # fmt: skip
     every = np.concatenate([line.xy for line in drawn])
     style.log_axis(axes[0], "x", every[:, 0])
     style.loss_axis(axes[0], float(every[:, 1].min()), float(every[:, 1].max()))
@@ -48,7 +48,9 @@ def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     for ax, letter in zip(axes[1:], "ND", strict=True):
         _winners(ax, found, letter)
         name = f"parameters N ({inputs.headline[0]})" if letter == "N" else "tokens D"
-        style.label_axes(ax, compute, f"{name} of the lowest", f"projected to {FAR:g} times the compute")
+        style.label_axes(
+            ax, compute, f"{name} of the lowest", f"projected to {FAR:g} times the compute"
+        )
     for ax in axes:
         style.legend_below(ax)
     style.size_bar(figure, axes, scale, sizes, f"parameters N ({inputs.headline[0]})")
@@ -89,9 +91,10 @@ def _winners(ax: Axes, found: EnvelopeExponents, letter: str) -> None:
     ax.plot(flops[inside], line[inside], color=style.BLACK, linewidth=1.6,
             label=f"${letter}^* \\propto C^{name}$, {name} = {text}")  # fmt: skip
     ax.plot(flops[~inside], line[~inside], color=style.BLACK, linewidth=1.6, linestyle="--")
+    at = style.power_of_ten(float(f"{flops[-1]:.2g}"))
     ax.plot(flops[-1], line[-1], "*", color=style.VERMILION, markersize=13,
             markeredgecolor=style.BLACK,
-            label=f"at {style.power_of_ten(float(f'{flops[-1]:.2g}'))}: {style.short(line[-1])}")  # fmt: skip
+            label=f"at {at}: {style.short(line[-1])}")  # fmt: skip
     draws = found.line_draws[np.isfinite(found.line_draws).all((1, 2))][:, column]
     shown = [values, line]
     if len(draws) >= 20:

@@ -13,6 +13,7 @@ from analysis.frontier.isoflop import IsoflopMinimum
 from analysis.intervals.uncertainty import INTERVAL_LEVEL
 
 STAR_SIZE = 190
+MOST_REMARKS = 6  # budgets whose doubts are spelt out in the legend
 FAR = 10.0  # times the largest compute: how far the power laws are drawn on
 PERCENT = f"{INTERVAL_LEVEL:.0%}"
 
@@ -61,14 +62,14 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, colors: list[Any]) -> None:
         style.note(ax, "no run belongs to an isoFLOP budget")
         return
     for minimum, color in zip(found, colors, strict=True):
-        _budget(ax, minimum, color)
+        _budget(ax, minimum, color, with_remark=len(found) <= MOST_REMARKS)
     losses = np.concatenate([m.size_loss_nats for m in found])
     style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
     style.loss_axis(ax, losses.min(), losses.max())
-    style.legend_below(ax)
+    style.legend_below(ax, n_columns=2 if len(found) > MOST_REMARKS else 1)
 
 
-def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any) -> None:
+def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any, with_remark: bool) -> None:
     sizes, losses = minimum.size_n_params, minimum.size_loss_nats
     ax.scatter(sizes, losses, s=style.MARKER_SIZE, color=color, zorder=4, linewidths=0)
     if minimum.coefficients is not None:
@@ -80,7 +81,7 @@ def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any) -> None:
     if minimum.ok:
         remark = minimum.status.partition("; ")[2]
         label = f"N* = {style.short(minimum.n_params)}, D* = {style.short(minimum.n_tokens)}"
-        label = style.wrapped(f"{label}; {remark}" if remark else label, 68)
+        label = style.wrapped(f"{label}; {remark}" if remark and with_remark else label, 68)
         ax.scatter(
             minimum.n_params, minimum.loss_nats, **common, color=color, edgecolors=style.BLACK,
             linewidths=0.8, label=f"{budget}: {label}",
@@ -89,8 +90,17 @@ def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any) -> None:
         lowest = int(losses.argmin())
         ax.scatter(
             sizes[lowest], losses[lowest], **common, facecolors="none", edgecolors=color,
-            linewidths=1.4, label=f"{budget}: " + style.wrapped(f"refused, {minimum.status}", 68),
+            linewidths=1.4, label=f"{budget}: "
+            + style.wrapped(f"refused, {minimum.status}" if with_remark else "refused", 68),
         )  # fmt: skip
+
+
+def tokens_along(inputs: FigureInputs, minimum: IsoflopMinimum, n_params: np.ndarray) -> np.ndarray:
+    """Tokens of sizes within a budget: C/6N where that is what C counts, else between the runs."""
+    if inputs.headline[1] == "6nd":
+        return minimum.budget / (6 * n_params)
+    sizes, tokens = minimum.size_n_params, minimum.size_n_tokens
+    return np.exp(np.interp(np.log(n_params), np.log(sizes), np.log(tokens)))
 
 
 def _optimum_panel(ax: Axes, inputs: FigureInputs, variable: str, colors: list[Any]) -> None:

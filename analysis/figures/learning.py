@@ -1,4 +1,4 @@
-"""Learning curves of every size: Kaplan's fig. 2, and the laws L(N, D) and L(N, S) of his fig. 4."""
+"""Learning curves of every size, and the laws L(N, D) and L(N, S) of Kaplan et al. 2020."""
 
 from dataclasses import replace
 from typing import Any
@@ -143,7 +143,9 @@ def _excess_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
     draws = law.draws[np.isfinite(law.draws).all(-1)]
     # A draw has another ratio: it is read along D at the middle size, which the axis then shifts.
     middle = float(np.exp(np.log(inputs.main_points.n_params).mean()))
-    lines = np.stack([_excess(row, middle, middle**ratio / x) for row in (list(p.values()), *draws)])
+    lines = np.stack(
+        [_excess(row, middle, middle**ratio / x) for row in (list(p.values()), *draws)]
+    )
     ax.plot(x, lines[0], color=style.BLACK, linewidth=1.6, label="the law: one line for all sizes")
     if len(draws) >= 20:
         band = np.array([percentile_interval(column) for column in lines[1:].T])
@@ -194,7 +196,9 @@ def _curve_points(inputs: FigureInputs) -> Points:
             continue
         steps, loss = line.xy[line.xy[:, 0] > AFTER_WARMUP * float(run["warmup_steps"])].T
         if inputs.critical_here is not None:
-            steps = minimum_steps(steps, float(run["batch_tokens"]), inputs.critical_here.at(loss)[0])
+            steps = minimum_steps(
+                steps, float(run["batch_tokens"]), inputs.critical_here.at(loss)[0]
+            )
         table = np.stack([np.full(len(steps), line.n_params), steps, loss], -1)[::every]
         rows.append(np.column_stack([table, np.full(len(table), index)]))
     if not rows:

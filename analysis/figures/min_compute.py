@@ -134,7 +134,9 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, naive: Winners, adjusted: Winner
     for name, found, marker, color in looks:
         slope, _ = _power(found.flops, found.loss_nats)
         known = np.isfinite(found.loss_nats[0])
-        text = style.with_interval(-slope[0], tuple(sorted(-np.array(percentile_interval(slope[1:])))))
+        text = style.with_interval(
+            -slope[0], tuple(sorted(-np.array(percentile_interval(slope[1:]))))
+        )
         ax.plot(found.flops[known], found.loss_nats[0][known], marker, color=color, markersize=4,
                 linestyle="none", label=f"lowest at each {name}: L ~ {name}^-{text}")  # fmt: skip
         flops.append(found.flops[known])

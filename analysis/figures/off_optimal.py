@@ -9,6 +9,7 @@ from matplotlib.figure import FigureBase
 from analysis import published
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, run_groups
+from analysis.figures.isoflop import tokens_along
 from analysis.figures.style import Page
 from analysis.figures.text import law_text
 from analysis.intervals.uncertainty import percentile_interval
@@ -78,8 +79,7 @@ def _budgets_panel(ax: Axes, inputs: FigureInputs) -> None:
     for m, color in zip(found, style.budget_colors(len(found)), strict=True):
         ax.plot(m.size_n_params, m.size_loss_nats, "o", color=color, markersize=5)
         n = np.geomspace(m.size_n_params[0], m.size_n_params[-1], 64)
-        log_d = np.interp(np.log(n), np.log(m.size_n_params), np.log(m.size_n_tokens))
-        loss = inputs.main.fit.predict(n_params=n, n_tokens=np.exp(log_d))
+        loss = inputs.main.fit.predict(n_params=n, n_tokens=tokens_along(inputs, m, n))
         ax.plot(n, loss, color=color, label=f"C = {style.power_of_ten(float(f'{m.budget:.2g}'))}")
         low = int(loss.argmin())
         if 0 < low < len(n) - 1:
@@ -90,9 +90,7 @@ def _budgets_panel(ax: Axes, inputs: FigureInputs) -> None:
 
 
 def _cost_panel(ax: Axes, inputs: FigureInputs) -> None:
-    style.label_axes(
-        ax, "N / N*", "compute / least compute", "compute to the same loss"
-    )
+    style.label_axes(ax, "N / N*", "compute / least compute", "compute to the same loss")
     alpha, beta = (inputs.main.fit.parameters[k] for k in ("alpha", "beta"))
     cost = RATIOS * excess_tokens(RATIOS, alpha, beta)
     ax.plot(RATIOS, cost, color=style.BLUE, linewidth=1.8, label="these runs, with 90% band")
@@ -127,9 +125,7 @@ def _measured(ax: Axes, inputs: FigureInputs, alpha: float, beta: float) -> None
 
 
 def _tokens_panel(ax: Axes, inputs: FigureInputs) -> None:
-    style.label_axes(
-        ax, "N / N*", "tokens / tokens at N*", "tokens to the same loss"
-    )
+    style.label_axes(ax, "N / N*", "tokens / tokens at N*", "tokens to the same loss")
     alpha, beta = (inputs.main.fit.parameters[k] for k in ("alpha", "beta"))
     ax.plot(RATIOS, excess_tokens(RATIOS, alpha, beta), color=style.BLUE, linewidth=1.8,
             label="these runs, with 90% band")  # fmt: skip

@@ -8,8 +8,8 @@ from matplotlib.figure import FigureBase
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, HeldOut, run_groups
-from analysis.figures.style import Page
 from analysis.figures.kaplan import best_frontier, frontier_label
+from analysis.figures.style import Page
 from analysis.intervals.uncertainty import percentile_interval
 from analysis.laws import predict
 

@@ -70,7 +70,7 @@ def inputs_of_points(
 
 
 def of_hoffmann(folder: Path) -> FigureInputs:
-    """The points of figure 4 that Besiroglu et al. fit, in the budgets that Hoffmann et al. name."""
+    """The points of figure 4 that Besiroglu et al. fit, in the budgets of Hoffmann's figure 3."""
     _, kept = points_of_figure_4(folder)
     laws = (published.HOFFMANN_2022_UNROUNDED, published.BESIROGLU_2024_LAW)
     budgets = np.array(published.HOFFMANN_2022_BUDGETS)
@@ -131,5 +131,7 @@ def published_inputs(folder: Path, names: set[str]) -> dict[str, FigureInputs]:
     Raises: ValueError: no such folder, or a file there that is missing or not the published one.
     """
     if not folder.is_dir():
-        raise ValueError(f"data={folder} is no folder; give the one that holds the published points")
+        raise ValueError(
+            f"data={folder} is no folder; give the one that holds the published points"
+        )
     return {name: made(folder) for name, made in PUBLISHED.items() if name in names}

@@ -143,7 +143,9 @@ def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> No
         made = setup(fit.law, points, objective, delta)
         values = projected_surface(made, held).reshape(len(y), len(x))
     rise = values / np.nanmin(values) - 1
-    shown = ax.contour(x, y, rise, RISES, colors=style.BLUE, linewidths=np.linspace(2.4, 0.7, len(RISES)))
+    shown = ax.contour(
+        x, y, rise, RISES, colors=style.BLUE, linewidths=np.linspace(2.4, 0.7, len(RISES))
+    )
     for label in ax.clabel(shown, fmt=lambda v: f"{100 * v:.3g}%", fontsize=style.SMALL_SIZE):
         label.set_color(style.BLACK)
     draws = fit.draws[np.isfinite(fit.draws).all(-1)]

@@ -73,7 +73,9 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, points: Points, law: Fit) -> Non
     used = np.isin(codes, shown)
     style.log_axis(ax, "x", epochs[used])
     style.loss_axis(ax, float(points.loss_nats[used].min()), float(points.loss_nats[used].max()))
-    style.label_axes(ax, "epochs D/U", f"validation loss ({inputs.unit})", "loss with repeated data")
+    style.label_axes(
+        ax, "epochs D/U", f"validation loss ({inputs.unit})", "loss with repeated data"
+    )
 
 
 def _return_panel(ax: Axes, inputs: FigureInputs, points: Points, law: Fit) -> None:
@@ -103,7 +105,8 @@ def _return_panel(ax: Axes, inputs: FigureInputs, points: Points, law: Fit) -> N
     if (left_out := int((epochs > SAME_EPOCH).sum() - known.sum())) > 0:
         style.absent(ax, f"{left_out} runs lie below the law's floor or above no data at all")
     style.log_axis(ax, "x", e, pad=1.1)
-    style.log_axis(ax, "y", [0.7, float(e.max())], pad=1.1)
+    top = max(float(np.nanmax(found, initial=1.0)), float(_effective(e, law.parameters["R_D"])[-1]))
+    style.log_axis(ax, "y", [0.7, top], pad=1.2)
     style.size_bar(ax.figure, ax, scale, points.n_params, "parameters N")  # type: ignore[arg-type]
 
 

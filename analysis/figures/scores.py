@@ -1,6 +1,5 @@
 """How far the fits can be believed: predicted against measured, coverage, extrapolation."""
 
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
@@ -160,5 +159,3 @@ def _name(name: str, floor: str, n_failed: int) -> str:
     suffix = {FREE: ", floor free", PINNED: ", floor pinned"}.get(floor, "")
     failed = f" ({n_failed} failed)" if n_failed else ""
     return f"{name}{suffix}{failed}"
-
-

@@ -17,10 +17,9 @@ import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure, FigureBase, SubFigure
-from matplotlib.transforms import ScaledTranslation
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -29,6 +28,7 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
 )
+from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.inputs import FigureInputs, Group, count_text
 from analysis.figures.text import plain, power_of_ten, short, with_interval, wrapped
@@ -225,7 +225,7 @@ def size_scale(n_params: Any) -> ScalarMappable:
 
 
 def size_bar(figure: FigureBase, ax: Any, scale: ScalarMappable, sizes: Any, label: str) -> None:
-    """The colour bar of size_scale beside one panel or several, with the sizes themselves as ticks where they are few."""
+    """The colour bar of size_scale beside its panels, sizes as ticks where they are few."""
 
     bar = figure.colorbar(scale, ax=ax, pad=0.01, fraction=0.04, aspect=30)
     distinct = np.unique(sizes)

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, Group, run_groups
+from analysis.figures.isoflop import tokens_along
 from analysis.figures.style import Page
 from analysis.figures.text import law_text
 from analysis.frontier.allocation import Ladder, ladder_from_points, optima
@@ -86,8 +87,7 @@ def _slices_panel(ax: Axes, inputs: FigureInputs) -> None:
     drawn = []
     for m, color in zip(found, style.budget_colors(len(found)), strict=True):
         n = np.geomspace(m.size_n_params[0], m.size_n_params[-1], 64)
-        tokens = np.interp(np.log(n), np.log(m.size_n_params), np.log(m.size_n_tokens))
-        loss = inputs.main.fit.predict(n_params=n, n_tokens=np.exp(tokens))
+        loss = inputs.main.fit.predict(n_params=n, n_tokens=tokens_along(inputs, m, n))
         drawn += [loss, m.size_loss_nats]
         ax.plot(n, loss, color=color, linewidth=1.6)
         ax.plot(m.size_n_params, m.size_loss_nats, "o", color=color, markersize=6,
