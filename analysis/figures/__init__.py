@@ -1,6 +1,7 @@
 """Figures of a sweep: one function a figure, data in, matplotlib Figure out."""
 
-from analysis.figures.draw import DRAWINGS, Drawing, draw_all, named, not_drawn
+from analysis.figures.catalog import DRAWINGS, Drawing
+from analysis.figures.draw import draw_all, named, not_drawn
 from analysis.figures.inputs import FigureInputs, HeldOut
 from analysis.figures.style import COLUMN, SCREEN, save
 

@@ -25,7 +25,7 @@ def embeddings(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     figure, axes = style.panels(
         page,
         f"{inputs.title}: size with and without embeddings",
-        style.footer(inputs, conventions="N by panel"),
+        style.footer(inputs, conventions="N total and non_embedding by panel, C matmul_full"),
         2,
         width=12.0,
         height=5.6,
@@ -62,7 +62,8 @@ def _panel(ax: Axes, inputs: FigureInputs, row: ConventionRow) -> None:
         own = depth == n_layers
         label = f"{n_layers} layer{'s' if n_layers > 1 else ''}"
         ax.plot(points.n_params[own], loss[own], linestyle="none", marker=MARKERS[k % 6],
-                color=color, markersize=6, label=label if len(depths) <= MOST_NAMED else None)  # fmt: skip
+                color=color, markersize=6,
+                label=label if len(depths) <= MOST_NAMED else None)  # fmt: skip
     n = np.geomspace(points.n_params.min(), points.n_params.max(), 64)
     line = p["E"] + p["A"] / n ** p["alpha"]
     ax.plot(n, line, color=style.BLACK, linewidth=1.4, label="$E + A/N^\\alpha$")

@@ -33,12 +33,13 @@ def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     sizes = inputs.runs[f"n_params_{inputs.headline[0]}"].to_numpy(np.float64)
     scale = style.size_scale(sizes)
     drawn = curves.lines(inputs, FLOPS_COLUMN)
-    colors = [scale.to_rgba(line.n_params) for line in drawn]
+    colors = [scale.to_rgba(np.array(line.n_params)) for line in drawn]
     style.draw_lines(axes[0], [line.xy for line in drawn], colors, linewidths=0.8, alpha=0.6)
     lows = inputs.envelope
     new = envelope_mask(lows.train_flops, lows.loss_nats)
     axes[0].plot(lows.train_flops[new], lows.loss_nats[new], "o", color=style.BLACK, markersize=3,
-                 zorder=5, label=style.wrapped(f"lowest at each compute; {found.status}"))  # fmt: skip
+                 zorder=5,
+                 label=style.wrapped(f"lowest at each compute; {found.status}"))  # fmt: skip
     every = np.concatenate([line.xy for line in drawn])
     style.log_axis(axes[0], "x", every[:, 0])
     style.loss_axis(axes[0], float(every[:, 1].min()), float(every[:, 1].max()))

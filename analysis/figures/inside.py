@@ -90,7 +90,7 @@ def embeddings(
     for (name, mask), color, marker in looks:
         ax.plot(*plane[mask].T, marker, color=color, markersize=4, alpha=0.5, linestyle="none",
                 label=f"{name} ({int(mask.sum())})")  # fmt: skip
-        for i in np.flatnonzero(mask):
+        for i in np.flatnonzero(mask).tolist():
             if tokens[i]:
                 ax.annotate(style.plain(tokens[i]), plane[i], (2, 2), textcoords="offset points",
                             fontsize=style.SMALL_SIZE, color=color)  # fmt: skip
@@ -118,9 +118,9 @@ def next_tokens(
     ax = figure.subplots()
     rank = np.arange(1, len(ranked) + 1)
     ax.plot(rank, ranked, "o-", color=style.BLUE, markersize=4, linewidth=1,
-            label=f"entropy {entropy:.2f} nats: {np.exp(entropy):.1f} tokens, were they equal")  # fmt: skip
+            label=f"entropy {entropy:.2f} nats, {np.exp(entropy):.1f} equal tokens")  # fmt: skip
     for i in range(min(N_NAMED, len(order))):
-        ax.annotate(style.plain(tokens[order[i]]), (rank[i], ranked[i]), (4, 5),
+        ax.annotate(style.plain(tokens[int(order[i])]), (rank[i], ranked[i]), (4, 5),
                     textcoords="offset points", fontsize=style.TICK_SIZE)  # fmt: skip
     style.log_axis(ax, "x", rank)
     style.log_axis(ax, "y", ranked, pad=1.6)

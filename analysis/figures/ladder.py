@@ -32,7 +32,7 @@ def ladder(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     figure, axes = style.panels(
         page,
         f"{inputs.title}: the exponent, one correction at a time",
-        style.footer(inputs, conventions="by row"),
+        style.footer(inputs, conventions=_conventions(is_paper, inputs)),
         1 if is_paper else 2,
         width=8.0 if is_paper else 13.0,
         height=5.2,
@@ -47,6 +47,12 @@ def ladder(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
                           fontsize=style.LABEL_SIZE, loc="left")  # fmt: skip
         style.legend_below(axes[1])
     return figure
+
+
+def _conventions(is_paper: bool, inputs: FigureInputs) -> str:
+    if is_paper:
+        return f"N {inputs.headline[0]}, C {inputs.headline[1]}, as the paper counts them"
+    return "by row, from N non_embedding, C 6n_non_embedding to N total, C matmul_full"
 
 
 def own_steps(inputs: FigureInputs) -> tuple[Step, ...]:

@@ -33,7 +33,7 @@ def learning_curves(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBa
     figure, axes = style.panels(
         page,
         f"{inputs.title}: learning curves by size",
-        style.footer(inputs, runs=f"{len(inputs.runs)} runs"),
+        style.footer(inputs),
         2,
         width=12.0,
         height=5.4,
@@ -197,7 +197,7 @@ def _curve_points(inputs: FigureInputs) -> Points:
         steps, loss = line.xy[line.xy[:, 0] > AFTER_WARMUP * float(run["warmup_steps"])].T
         if inputs.critical_here is not None:
             steps = minimum_steps(
-                steps, float(run["batch_tokens"]), inputs.critical_here.at(loss)[0]
+                steps, np.array(run["batch_tokens"], np.float64), inputs.critical_here.at(loss)[0]
             )
         table = np.stack([np.full(len(steps), line.n_params), steps, loss], -1)[::every]
         rows.append(np.column_stack([table, np.full(len(table), index)]))

@@ -91,7 +91,7 @@ def winners(inputs: FigureInputs, critical: CriticalLaw | None) -> Winners:
     flops, losses, steps = [], [], []
     for name in kept:
         compute, loss = by_tokens[name].T
-        batch = float(runs.loc[name, "batch_tokens"])  # type: ignore[arg-type]
+        batch = np.array(runs.loc[name, "batch_tokens"], np.float64)
         taken = compute / compute[-1] * float(runs.loc[name, "n_steps"])  # type: ignore[arg-type]
         if critical is not None:
             b_crit = critical.at(loss)[0]

@@ -63,7 +63,7 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, points: Points, law: Fit) -> Non
     for k, color in zip(sorted(shown), style.budget_colors(len(shown)), strict=True):
         own = np.flatnonzero(codes == k)
         own = own[np.argsort(epochs[own])]
-        unique, n_params = points.column("U")[own[0]], points.n_params[own[0]]
+        unique, n_params = float(points.column("U")[own[0]]), float(points.n_params[own[0]])
         label = f"N {style.short(n_params)}, U {style.short(unique)}"
         ax.plot(epochs[own], points.loss_nats[own], "o", color=color, markersize=5, label=label)
         if law.ok:

@@ -17,8 +17,7 @@ from analysis.validity.extrapolation import FREE, PINNED, rollouts, scores
 N_FOLDS = 5
 LEVELS = np.linspace(0.05, 0.95, 19)
 N_DRAWS = 100
-SCORED = ("chinchilla", "chinchilla_shared", "kaplan", "power_C", "power_floor_C", "power_N",
-          "power_D")  # fmt: skip
+SCORED = ("chinchilla", "chinchilla_shared", "kaplan", "power_C")
 LETTERS = {"N": ("o", style.BLUE), "D": ("s", style.VERMILION), "C": ("D", style.GREEN)}
 
 

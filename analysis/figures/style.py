@@ -286,8 +286,6 @@ def save(figure: FigureBase, path_stem: Path | str) -> list[Path]:
         "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
         "svg": {"Creator": None, "Date": None},
     }
-    figure.draw_without_rendering()  # lays it out, once for all formats
-    figure.set_layout_engine("none")
     written = []
     for suffix, metadata in no_metadata.items():
         path = stem.with_name(f"{stem.name}.{suffix}")
@@ -296,6 +294,7 @@ def save(figure: FigureBase, path_stem: Path | str) -> list[Path]:
             with _SETTINGS, rc_context({"svg.hashsalt": "figure"}):
                 figure.savefig(temporary, format=suffix, dpi=PNG_DPI, metadata=metadata)
             os.replace(temporary, path)
+            figure.set_layout_engine("none")  # it lies as the first format laid it out
         finally:
             temporary.unlink(missing_ok=True)
         written.append(path)
