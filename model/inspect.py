@@ -1,6 +1,7 @@
 """What goes on inside a model, as arrays: attention, token embeddings, next-token probabilities."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
@@ -13,7 +14,7 @@ from model.functional import Params, apply
 from model.kernels import PLAIN
 from model.sampling import _check_prompt, _logits_after
 
-_SEEN: ContextVar[list[np.ndarray] | None] = ContextVar("_SEEN", default=None)
+_SEEN: ContextVar[list[jax.Array] | None] = ContextVar("_SEEN", default=None)
 
 
 def attention_patterns(
@@ -35,9 +36,7 @@ def attention_patterns(
             "not known; inspect a model without it"
         )
     tokens = _check_prompt(cfg, prompt_T)[-cfg.seq_len :]
-    with _recording() as seen:
-        apply(cfg, params, tokens[None], kernels=_WATCHED, parametrization=parametrization)
-    return np.stack(seen)
+    return np.asarray(_patterns(cfg, parametrization, params, tokens[None]))
 
 
 def embedding_plane(params: Params) -> tuple[np.ndarray, np.ndarray]:
@@ -70,10 +69,19 @@ def next_token_probabilities(
     return weights / weights.sum()
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _patterns(
+    cfg: ModelConfig, parametrization: str, params: Params, tokens_BT: jax.Array
+) -> jax.Array:
+    with _recording() as seen:
+        apply(cfg, params, tokens_BT, kernels=_WATCHED, parametrization=parametrization)
+    return jnp.concatenate(seen)
+
+
 @contextlib.contextmanager
-def _recording() -> Iterator[list[np.ndarray]]:
-    """A list that takes the attention of every layer that is run meanwhile, first layer first."""
-    seen: list[np.ndarray] = []
+def _recording() -> Iterator[list[jax.Array]]:
+    """A list that takes the attention of every layer traced meanwhile, first layer first."""
+    seen: list[jax.Array] = []
     token = _SEEN.set(seen)
     try:
         yield seen
@@ -88,7 +96,7 @@ def _watched_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) 
     causal_TS = np.tril(np.ones((T, T), bool))[None, None]
     weights_BHTS = jax.nn.softmax(jnp.where(causal_TS, scores_BHTS, -jnp.inf), axis=-1)
     if (seen := _SEEN.get()) is not None:
-        seen.append(np.asarray(weights_BHTS[0]))
+        seen.append(weights_BHTS)
     return jnp.einsum("bhts,bshk->bthk", weights_BHTS, v_BTHK)
 
 
