@@ -21,7 +21,7 @@ from experiments.workspace import Workspace
 from train.data.corpora import load
 
 OUT = Path(__file__).parent / "figures" / "gallery"
-DPI, WIDEST, N_COLORS = 110, 1200, 64
+DPI, WIDEST, N_COLORS = 110, 1200, 128
 PAPERS = {"regions": "hoffmann", "repetition": "muennighoff"}
 INSIDE = {"attention": "attention", "embeddings": "embeddings_plane",
           "next_tokens": "next_tokens", "training": "training"}  # fmt: skip
@@ -32,7 +32,7 @@ def small(image: Image.Image, name: str) -> None:
     """Write an image with few colours."""
     image = image.convert("RGB")
     image.thumbnail((WIDEST, WIDEST))
-    image.quantize(N_COLORS).save(OUT / f"{name}.png", optimize=True)
+    image.quantize(N_COLORS, Image.Quantize.FASTOCTREE).save(OUT / f"{name}.png", optimize=True)
 
 
 def picture(figure: FigureBase) -> Image.Image:

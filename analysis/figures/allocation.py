@@ -57,7 +57,7 @@ def allocation(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     )
     ax = figure.subplots()
     style.label_axes(ax, r"exponent $a$ of the optimal size, $N^* \propto C^a$", "")
-    _published(ax)
+    _published(ax, page)
     y, ticks, names = 0.0, [], []
     named: set[str] = set()
     for row in inputs.conventions:
@@ -73,9 +73,9 @@ def allocation(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     ax.tick_params(axis="y", length=0, labelsize=style.LABEL_SIZE)
     ax.set(ylim=(y - 1, -1), xlim=X_LIMITS)
     ax.grid(False, axis="y")
-    ax.text(1.01, 1.01, f"a [{INTERVAL_LEVEL:.0%} interval]", transform=ax.transAxes,
+    ax.text(1.01, 1.12 if page.is_column else 1.01, f"a [{INTERVAL_LEVEL:.0%} interval]", transform=ax.transAxes,
             fontsize=style.TICK_SIZE, weight="bold", va="bottom")  # fmt: skip
-    style.legend_below(ax, n_columns=2)
+    style.legend_below(ax, n_columns=1 if page.is_column else 2)
     return figure
 
 
@@ -97,13 +97,15 @@ def _estimate(ax: Axes, y: float, estimate: Estimate, named: set[str]) -> None:
             fontsize=style.TICK_SIZE, va="center")  # fmt: skip
 
 
-def _published(ax: Axes) -> None:
+def _published(ax: Axes, page: Page) -> None:
     for group, dash in ((KAPLAN, "-"), (CHINCHILLA, "--")):
         found = [p for p in ALLOCATION_EXPONENTS if p.label.startswith(group)]
         for published in found:
             ax.axvline(published.a, color=style.GREY, linewidth=1.2, linestyle=dash, zorder=1)
         values = " / ".join(f"{p.a:.2f}" for p in found)
         shown = "Kaplan 2020" if group == KAPLAN else "Chinchilla (Hoffmann 2022)"
+        # In a column the names would run into each other.
+        side = "center" if not page.is_column else "right" if group == CHINCHILLA else "left"
         middle = sum(p.a for p in found) / len(found)
         ax.text(middle, 1.01, f"{shown}\n{values}", transform=ax.get_xaxis_transform(),
-                ha="center", va="bottom", fontsize=style.TICK_SIZE, color=style.GREY)  # fmt: skip
+                ha=side, va="bottom", fontsize=style.TICK_SIZE, color=style.GREY)  # fmt: skip

@@ -24,9 +24,11 @@ def named(names: Sequence[str]) -> tuple[Drawing, ...]:
     return tuple(d for d in DRAWINGS if not names or d.name in names)
 
 
-def not_drawn(inputs: FigureInputs, drawings: Sequence[Drawing] = DRAWINGS) -> dict[str, str]:
-    """Figures that the records do not support, each with the reason."""
-    reasons = {drawing.name: drawing.missing(inputs) for drawing in drawings}
+def not_drawn(
+    inputs: FigureInputs, drawings: Sequence[Drawing] | None = None
+) -> dict[str, str]:  # fmt: skip
+    """Figures (by default all) that the records do not support, each with the reason."""
+    reasons = {drawing.name: drawing.missing(inputs) for drawing in drawings or DRAWINGS}
     return {name: reason for name, reason in reasons.items() if reason}
 
 

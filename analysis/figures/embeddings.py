@@ -70,7 +70,6 @@ def _panel(ax: Axes, inputs: FigureInputs, row: ConventionRow) -> None:
     style.log_axis(ax, "x", points.n_params)
     every = np.append(loss, line)
     style.loss_axis(ax, float(every.min()), float(every.max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
     counted = COUNTS[row.n_convention]
     style.label_axes(ax, f"parameters N, {counted}", f"loss less $B/D^\\beta$ ({inputs.unit})")
     slope = style.with_interval(p["alpha"], row.fit.intervals["alpha"])

@@ -62,7 +62,7 @@ def _position_panel(
 ) -> None:
     style.label_axes(
         ax, "position t in the window (tokens of context)", f"validation loss ({inputs.unit})",
-        "of each size the run of lowest loss; bands: ± 1 standard error by document",
+        "of each size the run of lowest loss;\nbands: ± 1 standard error by document",
     )  # fmt: skip
     for size, found in runs.items():
         color, t, loss = scale.to_rgba(size), found.middle, found.loss_nats

@@ -93,7 +93,7 @@ def _measured_line(ax: Axes, held_out: tuple[HeldOut, ...]) -> None:
     if error is not None and np.isfinite(error):
         ax.axvspan(loss - error, loss + error, color=style.VERMILION, alpha=0.25, linewidth=0)
         text += f" ± {error:.3f} (standard error over validation documents)"
-    ax.axvline(loss, color=style.VERMILION, linewidth=2, label=text)
+    ax.axvline(loss, color=style.VERMILION, linewidth=2, label=style.wrapped(text))
 
 
 def _compute_panel(ax: Axes, inputs: FigureInputs) -> None:

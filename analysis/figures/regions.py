@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
+from scipy.ndimage import zoom
 from scipy.special import chdtri
 
 from analysis.figures import style
@@ -13,10 +14,12 @@ from analysis.figures.style import Page
 from analysis.figures.text import law_text
 from analysis.fit import DEFAULT_DELTA
 from analysis.fitting.estimate import projected_surface, setup
+from analysis.laws.base import EXPONENT_BOUNDS, FLOOR_BOUND
 
 PAIRS = (("A", "alpha"), ("B", "beta"), ("alpha", "beta"))
 SHARES = (0.5, 0.8, 0.95)
 GRID, COARSE = 33, 17  # values of a parameter in a surface; where a third one is searched
+FINER = 4  # times the coarse grid: contours of a smooth surface, drawn smoothly
 RISES = (0.01, 0.03, 0.1, 0.3)
 LEAST_DRAWS = 20
 MARKS = (("d", style.VERMILION), ("^", style.GREEN), ("v", style.PURPLE))
@@ -137,7 +140,9 @@ def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> No
     x, y = (_span(inputs, name, n) for name in names)
     objective, delta = fit.objective, fit.delta or DEFAULT_DELTA
     if names[0] == "E":
-        values = np.stack([_row(points, objective, delta, inputs, e, y) for e in x], -1)
+        coarse = np.stack([_row(points, objective, delta, inputs, e, y) for e in x], -1)
+        values = zoom(coarse, FINER, order=3, grid_mode=False)
+        x, y = (np.linspace(v[0], v[-1], FINER * n) for v in (x, y))
     else:
         held = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
         made = setup(fit.law, points, objective, delta)
@@ -165,7 +170,10 @@ def _span(inputs: FigureInputs, name: str, n: int = GRID) -> np.ndarray:
     here = fit.parameters[name]
     low, high = np.quantile(np.append(draws, here), [0.01, 0.99]) if len(draws) else (here, here)
     margin = 0.25 * (high - low) + 0.02 * abs(here)
-    return np.linspace(max(low - margin, 1e-3 * abs(here) + 1e-9), high + margin, n)
+    most = 0.999 * inputs.main_points.loss_nats.min() if name == "E" else EXPONENT_BOUNDS[1]
+    least = 2 * FLOOR_BOUND * inputs.main_points.loss_nats.min()
+    low, high = max(low - margin, least, 1e-3 * abs(here)), min(high + margin, most)
+    return np.linspace(low, high, n)
 
 
 def _row(points: Any, objective: str, delta: float, inputs: FigureInputs, floor: float, beta: Any):
