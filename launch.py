@@ -336,7 +336,8 @@ def figures(args: list[str], command: str = "figures") -> None:
     stage = _stage(flags.out)
     has_ending = stages.has_ending(flags.sweep, stage)
     if not picturing.is_choice(flags):
-        folder = stages.redraw(flags.sweep, stage)
+        formats = stages.PAGE_FORMATS if command == "report" else ("png", "pdf", "svg")
+        folder = stages.redraw(flags.sweep, stage, formats)
         if not has_ending:
             stage.say(summary.where(folder))
     elif has_ending:

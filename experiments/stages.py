@@ -44,6 +44,9 @@ OBJECTIVE = "ls_log"
 """Least squares in log loss: the residuals of a few dozen runs of one recipe have no outliers that
 survive quality control, and a Huber delta far below their spread would discard information."""
 
+PAGE_FORMATS = ("png",)
+"""What a study draws by itself; `figures` draws PDF and SVG too."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -250,15 +253,20 @@ def score(plan: Plan, workspace: Workspace, folder: SweepFolder) -> None:
 
 
 def draw(
-    plan: Plan, fitted: Study, folder: SweepFolder, corpus: TokenizedCorpus, stage: Stage
+    plan: Plan,
+    fitted: Study,
+    folder: SweepFolder,
+    corpus: TokenizedCorpus,
+    stage: Stage,
+    formats: Sequence[str] = PAGE_FORMATS,
 ) -> None:
-    """Figures (PNG, PDF, SVG), the report, and a line for each figure that the records lack."""
+    """Figures, the report, and a line for each figure that the records do not support."""
     from analysis.figures import draw_all, not_drawn
     from analysis.report import write_report
     from experiments.drawing import figure_inputs
 
     inputs = figure_inputs(plan, fitted, folder, corpus)
-    paths = draw_all(inputs, folder.figures)
+    paths = draw_all(inputs, folder.figures, formats=formats)
     write_report(inputs, paths, folder.report)
     for name, reason in not_drawn(inputs).items():
         stage.say(f"figure {name} is not drawn: {reason}")
@@ -276,7 +284,7 @@ def refit(sweep: str, stage: Stage) -> Study:
     return fit_sweep(plan, folder)
 
 
-def redraw(sweep: str, stage: Stage) -> SweepFolder:
+def redraw(sweep: str, stage: Stage, formats: Sequence[str] = PAGE_FORMATS) -> SweepFolder:
     """Fit, score and draw a sweep anew from its records."""
     if has_ending(sweep, stage):
         conclude(sweep, stage)
@@ -286,7 +294,7 @@ def redraw(sweep: str, stage: Stage) -> SweepFolder:
     plan = frozen_plan(folder)
     score(plan, stage.workspace, folder)
     corpus = load(plan.cells[0].spec.data.corpus, stage.workspace.data)
-    draw(plan, fitted, folder, corpus, stage)
+    draw(plan, fitted, folder, corpus, stage, formats)
     return folder
 
 

@@ -73,7 +73,8 @@ def allocation(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     ax.tick_params(axis="y", length=0, labelsize=style.LABEL_SIZE)
     ax.set(ylim=(y - 1, -1), xlim=X_LIMITS)
     ax.grid(False, axis="y")
-    ax.text(1.01, 1.12 if page.is_column else 1.01, f"a [{INTERVAL_LEVEL:.0%} interval]", transform=ax.transAxes,
+    height = 1.12 if page.is_column else 1.01
+    ax.text(1.01, height, f"a [{INTERVAL_LEVEL:.0%} interval]", transform=ax.transAxes,
             fontsize=style.TICK_SIZE, weight="bold", va="bottom")  # fmt: skip
     style.legend_below(ax, n_columns=1 if page.is_column else 2)
     return figure

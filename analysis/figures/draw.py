@@ -38,6 +38,7 @@ def draw_all(
     only: Sequence[str] = (),
     page: Page = style.SCREEN,
     published: Mapping[str, FigureInputs] | None = None,
+    formats: Sequence[str] = style.FORMATS,
 ) -> list[Path]:
     """Draw figures into a directory, as NAME.png, .pdf and .svg; returns the files.
 
@@ -48,6 +49,7 @@ def draw_all(
         page: SCREEN, or COLUMN for a column of print (NAME-column.png and so on).
         published: inputs of papers by name; a figure of one shows ours and theirs
             (NAME-published.png and so on).
+        formats: png, pdf, svg, or some of them.
 
     Raises: ValueError: there is no figure of that name.
     """
@@ -60,9 +62,9 @@ def draw_all(
         stem = folder / f"{drawing.name}{'-published' if theirs else ''}{suffix}"
         ours = None if drawing.name in left_out else inputs
         if ours is not None and theirs is not None:
-            paths += save(beside(drawing, ours, theirs, page), stem)
+            paths += save(beside(drawing, ours, theirs, page), stem, formats)
         elif chosen := ours or theirs:
-            paths += save(drawing.draw(chosen, page), stem)
+            paths += save(drawing.draw(chosen, page), stem, formats)
     return paths
 
 

@@ -45,9 +45,17 @@ TITLE_SIZE, LABEL_SIZE, TICK_SIZE, SMALL_SIZE = 12, 10, 9, 8
 MARKER_SIZE = 42
 FLAG_MARKERS = ("s", "^", "D", "v", "P", "X")
 PNG_DPI = 150
+MOST_DECADES_CUT = 4.0
+"""From so many decades on an axis marks these alone, and nothing between them."""
 PLAIN_FROM, PLAIN_TO = 1e-3, 2e3
 """An axis within these bounds, such as one of ratios, has plain numbers and no powers of ten."""
 MOST_VECTOR_POINTS = 20_000
+NO_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Creator": None, "Date": None},
+}
+FORMATS = tuple(NO_METADATA)
 _SETTINGS = threading.Lock()
 """Ids in an SVG are only equal under a global setting, which threads take in turns."""
 FEW_SIZES = 10
@@ -148,7 +156,9 @@ def log_axis(ax: Axes, name: Literal["x", "y"], values: Any, *, pad: float = 1.2
     axis.set_major_locator(LogLocator(10))
     formatter = FuncFormatter(lambda x, _: f"{x:g}" if is_plain else power_of_ten(x))
     axis.set_major_formatter(formatter)
-    if decades >= 2.2:
+    if decades >= MOST_DECADES_CUT:
+        axis.set_minor_locator(NullLocator())  # a mark costs as much as a label
+    elif decades >= 2.2:
         axis.set_minor_locator(LogLocator(10, subs=tuple(range(2, 10))))
         axis.set_minor_formatter(NullFormatter())
     else:
@@ -275,24 +285,21 @@ def draw_lines(ax: Axes, lines: Sequence[np.ndarray], colors: Any, **look: Any) 
     ax.autoscale_view()
 
 
-def save(figure: FigureBase, path_stem: Path | str) -> list[Path]:
-    """Write PATH_STEM.png (150 dpi), .pdf and .svg; equal figures give equal bytes, never half a
-    file."""
+def save(
+    figure: FigureBase, path_stem: Path | str, formats: Sequence[str] = FORMATS
+) -> list[Path]:  # fmt: skip
+    """Write PATH_STEM.png (150 dpi), .pdf and .svg, or some of them; equal figures give equal
+    bytes, never half a file."""
     assert isinstance(figure, Figure)
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    no_metadata: dict[str, dict[str, Any]] = {
-        "png": {"Software": None},
-        "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-        "svg": {"Creator": None, "Date": None},
-    }
     written = []
-    for suffix, metadata in no_metadata.items():
+    for suffix in formats:
         path = stem.with_name(f"{stem.name}.{suffix}")
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             with _SETTINGS, rc_context({"svg.hashsalt": "figure"}):
-                figure.savefig(temporary, format=suffix, dpi=PNG_DPI, metadata=metadata)
+                figure.savefig(temporary, format=suffix, dpi=PNG_DPI, metadata=NO_METADATA[suffix])
             os.replace(temporary, path)
             figure.set_layout_engine("none")  # it lies as the first format laid it out
         finally:
