@@ -141,7 +141,7 @@ def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> No
     objective, delta = fit.objective, fit.delta or DEFAULT_DELTA
     if names[0] == "E":
         coarse = np.stack([_row(points, objective, delta, inputs, e, y) for e in x], -1)
-        values = zoom(coarse, FINER, order=3, grid_mode=False)
+        values = np.asarray(zoom(coarse, FINER, order=3, grid_mode=False), np.float64)
         x, y = (np.linspace(v[0], v[-1], FINER * n) for v in (x, y))
     else:
         held = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)

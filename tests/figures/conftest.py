@@ -191,6 +191,26 @@ def planted_critical() -> CriticalLaw:
     return CriticalLaw(np.full(41, 3000.0), np.full(41, 0.5), (0.5, 6.0), "as fitted")
 
 
+def many_runs(n_runs: int):
+    """Twenty budgets of 50 runs each over 25 shapes, two seeds a shape, with their curves."""
+    generator = np.random.default_rng(0)
+    shapes = [(1 + k // 6, 8 * (2 + k // 2)) for k in range(25)]
+    budgets = np.geomspace(2e11, 2e13, n_runs // 50)
+    rows = [
+        run_row(f"{b}-{k}-{seed}", shape, budget, NOISE * generator.standard_normal(), seed=seed)
+        for b, budget in enumerate(budgets)
+        for k, shape in enumerate(shapes)
+        for seed in (0, 1)
+    ]
+    curves = [point for row in rows for point in curve_rows(row, generator)]
+    return pd.DataFrame(rows), pd.DataFrame(curves)
+
+
+@pytest.fixture(scope="session")
+def inputs_of_many_runs():
+    return lambda n_runs: make_inputs(*many_runs(n_runs), is_predicted=False)
+
+
 @pytest.fixture(scope="session")
 def tables():
     return planted_tables()
