@@ -15,10 +15,12 @@ from analysis.figures.text import law_text
 from analysis.fit import DEFAULT_DELTA
 from analysis.fitting.estimate import projected_surface, setup
 from analysis.laws.base import EXPONENT_BOUNDS, FLOOR_BOUND
+from analysis.load import Points, select
 
 PAIRS = (("A", "alpha"), ("B", "beta"), ("alpha", "beta"))
 SHARES = (0.5, 0.8, 0.95)
 GRID, COARSE = 33, 17  # values of a parameter in a surface; where a third one is searched
+MOST_ROWS = 150
 FINER = 4  # times the coarse grid: contours of a smooth surface, drawn smoothly
 RISES = (0.01, 0.03, 0.1, 0.3)
 LEAST_DRAWS = 20
@@ -135,7 +137,7 @@ def ridge(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
 
 
 def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> None:
-    fit, points = inputs.main.fit, inputs.main_points
+    fit, points = inputs.main.fit, _some(inputs.main_points)
     n = COARSE if names[0] == "E" else GRID
     x, y = (_span(inputs, name, n) for name in names)
     objective, delta = fit.objective, fit.delta or DEFAULT_DELTA
@@ -160,7 +162,16 @@ def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> No
     ax.plot(*(fit.parameters[n] for n in names), "x", color=style.BLACK, markersize=9, zorder=5,
             markeredgewidth=2, linestyle="none", label="fit")  # fmt: skip
     ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    style.label_axes(ax, *names, f"rise of the objective ({objective}) over its least value")
+    some = f",\n{len(points)} of the runs" if len(points) < len(inputs.main_points) else ""
+    style.label_axes(ax, *names, f"rise of the objective ({objective}) over its least value{some}")
+
+
+def _some(points: Points) -> Points:
+    """At most MOST_ROWS of the runs, at random: a surface takes a fit at every of its points."""
+    if len(points) <= MOST_ROWS:
+        return points
+    kept = np.random.default_rng(0).permutation(len(points)) < MOST_ROWS
+    return select(points, [None if keep else "not drawn" for keep in kept])
 
 
 def _span(inputs: FigureInputs, name: str, n: int = GRID) -> np.ndarray:
