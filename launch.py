@@ -38,10 +38,12 @@ commands:
   final SWEEP          final loss of runs that still run, from their curves and schedules
   conventions SWEEP    the same runs under every count of N and C
   reproduce [PAPER]    published numbers against ours (--data DIR for the published points)
-  figures SWEEP        draw a sweep's figures and report again from its records
+  figures SWEEP        draw a sweep's figures and report again from its records; --only NAME: one
+                       figure, --data DIR: the paper's own beside it, --layout column: for print
   report SWEEP         the same; prints where the page is
   evaluate SWEEP|RUN   score trained weights on other corpora, by token position
   sample RUN           text, or the next-token table, from a trained run
+  inspect RUN          attention, embeddings and next tokens of a trained run, drawn (--prompt TEXT)
   data list|prepare|inspect [NAME]
                        the corpora, and languages of known entropy (lang:...)
   ngrams CORPUS        n-gram models of a corpus: their loss, and text or words they write
@@ -345,22 +347,43 @@ def compare(args: list[str]) -> None:
 
 
 def figures(args: list[str], command: str = "figures") -> None:
-    """Draw a sweep's figures and report again."""
-    flags = _parse(SweepFlags, command, args)
+    """Draw a sweep's figures and report again, or the figures named alone."""
+    from experiments import picturing
+
+    flags = _parse(picturing.FiguresFlags, command, args)
     from train.runtime import configure
 
     configure(flags.out / "cache")
     from experiments import stages, summary
 
     stage = _stage(flags.out)
-    folder = stages.redraw(flags.sweep, stage)
-    if not stages.has_ending(flags.sweep, stage):
-        stage.say(summary.where(folder))
+    has_ending = stages.has_ending(flags.sweep, stage)
+    if not picturing.is_choice(flags):
+        formats = stages.PAGE_FORMATS if command == "report" else ("png", "pdf", "svg")
+        folder = stages.redraw(flags.sweep, stage, formats)
+        if not has_ending:
+            stage.say(summary.where(folder))
+    elif has_ending:
+        picturing.of_ending(flags, stage)
+    else:
+        picturing.figures(flags, stage)
 
 
 def report(args: list[str]) -> None:
     """Write a sweep's page again."""
     figures(args, "report")
+
+
+def inspect(args: list[str]) -> None:
+    """Pictures of a trained run from the inside."""
+    from experiments import picturing
+
+    flags = _parse(picturing.InspectFlags, "inspect", args)
+    from train.runtime import configure
+
+    configure(flags.out / "cache")
+    for path in picturing.inspect(flags):
+        print(path)
 
 
 def sample(args: list[str]) -> None:
@@ -404,7 +427,8 @@ def data(args: list[str]) -> None:
 
 COMMANDS = {
     "list": list_, "plan": plan, "run": run, "fit": fit,
-    "figures": figures, "report": report, "sample": sample, "data": data, "compare": compare,
+    "figures": figures, "report": report, "sample": sample, "inspect": inspect, "data": data,
+    "compare": compare,
     "check": partial(_answered, "analyse", "check", "TableFlags"),
     "approaches": partial(_answered, "surveys", "approaches", "SurveyFlags"),
     "validate": partial(_answered, "surveys", "validate", "SurveyFlags"),

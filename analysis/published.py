@@ -93,6 +93,7 @@ HOFFMANN_2022_TABLE_3 = (  # N, D*, half a unit of D's last printed digit
     (10e12, 216.2e12, 0.05e12),
 )
 HOFFMANN_2022_N_MODELS = 50  # table A9
+HOFFMANN_2022_BUDGETS = (6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21)  # FLOPs; fig. 3
 HOFFMANN_2022_VOCAB_SIZE, HOFFMANN_2022_SEQ_LEN = 32_000, 2048
 
 

@@ -161,8 +161,8 @@ def ridge(data: Path) -> Figure:
     right.plot(printed["R_D"], printed["R_N"], "d", color=style.VERMILION, markersize=7,
                markeredgecolor="white", label="as published")  # fmt: skip
     style.label_axes(right, "R_D*, epochs", "R_N*", "constants of repetition: a ridge")
-    style.legend_below(left, drop=-0.2)
-    style.legend_below(right, n_columns=2, drop=-0.2)
+    style.legend_below(left)
+    style.legend_below(right, n_columns=2)
     return figure
 
 

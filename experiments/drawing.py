@@ -1,12 +1,18 @@
 """From a sweep's tables and fits to what the figures are drawn from."""
 
 from analysis.figures.inputs import FigureInputs, HeldOut
+from analysis.frontier.critical_batch import (
+    CriticalLaw,
+    critical_batches,
+    critical_law,
+    targets,
+)
 from analysis.frontier.loss_of_compute import curve_envelope
 from analysis.intervals.uncertainty import Prediction
 from analysis.load import load_sweep
 from analysis.study import Study
 from experiments.plan import Plan
-from experiments.workspace import SweepFolder, read_json
+from experiments.workspace import SweepFolder, Workspace, read_json
 from model.accounting import train_flops
 from train.data.corpora import TokenizedCorpus, ngram_entropies
 
@@ -16,6 +22,7 @@ def figure_inputs(
 ) -> FigureInputs:
     """The inputs of every figure; predictions are those written before the run was trained."""
     sweep = load_sweep(folder.path)
+    workspace = Workspace(folder.path.parent.parent)
     return FigureInputs(
         title=plan.name,
         corpus=corpus.name,
@@ -29,8 +36,33 @@ def figure_inputs(
         held_out=_held_out(plan, folder),
         ngram_entropies=ngram_entropies(corpus),
         evaluations=sweep.evaluations,
+        critical=critical_law_on(corpus.content_hash, workspace),
         unit="nats/byte" if corpus.tokenizer == "bytes" else "nats/token",
     )
+
+
+def critical_law_on(corpus_hash: str, workspace: Workspace) -> CriticalLaw | None:
+    """B_crit against the loss by the last batch sweep of the workspace on this text, if any.
+
+    A sweep of several sizes gives the law of its largest.
+    """
+    from experiments.critical_report import curves_of, points_of
+
+    found = None
+    for name in workspace.sweep_names():
+        folder = workspace.sweep(name)
+        plan = read_json(folder.plan)
+        if plan.get("experiment") != "critical_batch" or not folder.runs_table.exists():
+            continue
+        sweep = load_sweep(folder.path)
+        rows, points = sweep.runs.to_dict("records"), points_of(sweep.curves)
+        largest = max(row["n_params_total"] for row in rows)
+        own = [row for row in rows if row["n_params_total"] == largest]
+        curves = curves_of(own, points)
+        if curves and all(row["corpus_hash"] == corpus_hash for row in own):
+            losses = targets(curves, int(plan["options"]["n_targets"]))
+            found = critical_law(critical_batches(curves, losses))
+    return found
 
 
 def _held_out(plan: Plan, folder: SweepFolder) -> tuple[HeldOut, ...]:

@@ -21,7 +21,7 @@ ONE_EPOCH = 1.0
 
 def conclude_n(plan: Plan, sweep: Sweep) -> Ending:
     """L(N) under both counts of N, with and without a floor."""
-    from analysis.figures.ladder import draw_ladder
+    from analysis.figures.one_variable import draw_one_variable
 
     tables: dict[str, Sequence[Row]] = {"Runs": run_rows(sweep)}
     fits: dict[str, Fit] = {}
@@ -35,14 +35,14 @@ def conclude_n(plan: Plan, sweep: Sweep) -> Ending:
     if len(drawn):
         laws = [(name, "n_params", f) for name, f in fits.items() if name.endswith("total")]
         series = [("runs", drawn.n_params, drawn.loss_nats)]
-        figure = draw_ladder(plan.name, "parameters N, all counted", series, laws)
+        figure = draw_one_variable(plan.name, "parameters N, all counted", series, laws)
         figures = {"n_ladder": (figure, "Loss against size, and the laws fitted to it.")}
     return Ending(tables, _said(fits, sweep), _values(fits), figures)
 
 
 def conclude_d(plan: Plan, sweep: Sweep) -> Ending:
     """L(D) of each size from its runs of one epoch; what repeated tokens are worth beside them."""
-    from analysis.figures.ladder import draw_ladder
+    from analysis.figures.one_variable import draw_one_variable
 
     every = points_from_runs(sweep.runs)
     epochs = every.extra["n_epochs"]
@@ -75,7 +75,7 @@ def conclude_d(plan: Plan, sweep: Sweep) -> Ending:
         tables["Repeated tokens: the fresh ones of equal loss, by L(D)"] = worth
     figures = {}
     if series:
-        figure = draw_ladder(plan.name, "tokens D, repeats counted", series, laws)
+        figure = draw_one_variable(plan.name, "tokens D, repeats counted", series, laws)
         figures = {"d_ladder": (figure, "Loss against tokens, and the laws of one epoch.")}
     values = {**_values(fits), "worth": worth}
     return Ending(tables, (*_said(fits, sweep), *sentences), values, figures)

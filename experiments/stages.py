@@ -44,6 +44,9 @@ OBJECTIVE = "ls_log"
 """Least squares in log loss: the residuals of a few dozen runs of one recipe have no outliers that
 survive quality control, and a Huber delta far below their spread would discard information."""
 
+PAGE_FORMATS = ("png",)
+"""What a study draws by itself; `figures` draws PDF and SVG too."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -110,7 +113,7 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, limits: Limits = 
     remove_spent_points(list(plan.jobs.values()), stage.workspace.runs)
     remove_leftovers(plan.jobs, stage.workspace.runs, folder)
     score(plan, stage.workspace, folder)
-    draw(plan, fitted, folder, corpus)
+    draw(plan, fitted, folder, corpus, stage)
     if folder.score.exists():
         stage.console.print(summary.score_table(read_json(folder.score)))
     stage.say(summary.where(folder))
@@ -311,15 +314,24 @@ def score(plan: Plan, workspace: Workspace, folder: SweepFolder) -> None:
     write_json(folder.score, to_plain(values))
 
 
-def draw(plan: Plan, fitted: Study, folder: SweepFolder, corpus: TokenizedCorpus) -> None:
-    """Figures (PNG, PDF) and the report."""
-    from analysis.figures import draw_all
+def draw(
+    plan: Plan,
+    fitted: Study,
+    folder: SweepFolder,
+    corpus: TokenizedCorpus,
+    stage: Stage,
+    formats: Sequence[str] = PAGE_FORMATS,
+) -> None:
+    """Figures, the report, and a line for each figure that the records do not support."""
+    from analysis.figures import draw_all, not_drawn
     from analysis.report import write_report
     from experiments.drawing import figure_inputs
 
     inputs = figure_inputs(plan, fitted, folder, corpus)
-    paths = draw_all(inputs, folder.figures)
+    paths = draw_all(inputs, folder.figures, formats=formats)
     write_report(inputs, paths, folder.report)
+    for name, reason in not_drawn(inputs).items():
+        stage.say(f"figure {name} is not drawn: {reason}")
 
 
 def refit(sweep: str, stage: Stage) -> Study:
@@ -334,7 +346,7 @@ def refit(sweep: str, stage: Stage) -> Study:
     return fit_sweep(plan, folder)
 
 
-def redraw(sweep: str, stage: Stage) -> SweepFolder:
+def redraw(sweep: str, stage: Stage, formats: Sequence[str] = PAGE_FORMATS) -> SweepFolder:
     """Fit, score and draw a sweep anew from its records."""
     if has_ending(sweep, stage):
         conclude(sweep, stage)
@@ -343,7 +355,8 @@ def redraw(sweep: str, stage: Stage) -> SweepFolder:
     folder = stage.workspace.sweep(sweep)
     plan = frozen_plan(folder)
     score(plan, stage.workspace, folder)
-    draw(plan, fitted, folder, load(plan.cells[0].spec.data.corpus, stage.workspace.data))
+    corpus = load(plan.cells[0].spec.data.corpus, stage.workspace.data)
+    draw(plan, fitted, folder, corpus, stage, formats)
     return folder
 
 

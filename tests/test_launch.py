@@ -115,6 +115,41 @@ def test_drawing_again_says_where_things_are(told, finished_study, monkeypatch, 
     assert "report.html" in out
 
 
+def test_one_figure_is_drawn_by_name(told, finished_study, tmp_path):
+    out, name = tmp_path / "out", sweep_name(finished_study)
+    shutil.copytree(finished_study, out)
+    figures = Workspace(out).sweep(name).figures
+    shutil.rmtree(figures)
+    code, said, _ = told("figures", name, "--only", "residuals", "position", "--out", out)
+    assert code == 0
+    assert "position: not drawn" not in said and "learning_curves" not in said
+    drawn = {path.name for path in figures.iterdir()}
+    assert {"residuals.png", "residuals.pdf", "residuals.svg"} <= drawn
+    assert all(path.startswith(("residuals", "position")) for path in drawn)
+
+
+def test_an_unknown_figure_and_folder_are_refused(told, finished_study, tmp_path):
+    name = sweep_name(finished_study)
+    code, _, err = told("figures", name, "--only", "fig1", "--out", finished_study)
+    assert code == 2 and "only='fig1' is no figure; use one of allocation, " in err
+    where = ("--data", tmp_path / "none", "--only", "residuals", "--out", finished_study)
+    code, _, err = told("figures", name, *where)
+    assert code == 2 and "is no folder; give the one that holds the published points" in err
+
+
+def test_inspect_draws_a_run_from_the_inside(told, finished_study, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished_study, out)
+    code, said, _ = told("inspect", "largest", "--out", out, "--prompt", "abc cab")
+    paths = said.split()
+    assert code == 0 and len(paths) == 12
+    for name in ("attention", "embeddings", "next_tokens", "training"):
+        (path,) = [p for p in paths if p.endswith(f"{name}.png")]
+        assert Path(path).stat().st_size > 10_000
+    code, _, err = told("inspect", "--out", out, "--prompt", "")
+    assert code == 2 and "prompt is empty" in err
+
+
 def test_sample_continues_the_prompt(told, finished_study):
     ask = ("sample", "--out", finished_study, "--prompt", "abc", "--tokens", 20)
     code, out, _ = told(*ask)

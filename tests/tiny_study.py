@@ -13,6 +13,8 @@ FLAGS = (
     "--scale", "smoke", "--seq-len", "16", "--batch-size", "4",
 )  # fmt: skip
 N_RUNS = 11
+FIGURES = ("allocation", "isoflop", "residuals", "prediction", "position", "learning_curves")
+"""Those drawn of it: all of them take longer than to train it."""
 
 
 def documents():
@@ -32,6 +34,7 @@ def documents():
 
 def install(setattr):
     """Replace the smoke scale, its text, and the threshold that its short runs would not pass."""
+    from analysis.figures import draw
     from analysis.study import study
     from analysis.table import flags
     from experiments import quickstart, stages
@@ -51,6 +54,7 @@ def install(setattr):
     setattr(builders, "build_documents", lambda name, data_dir: list(documents()))
     setattr(flags, "PRE_ASYMPTOTIC_STEPS", 100)
     setattr(stages, "study", functools.partial(study, n_bootstrap=40))
+    setattr(draw, "DRAWINGS", tuple(d for d in draw.DRAWINGS if d.name in FIGURES))
     # The code above has imported jax: whoever calls this has configured it.
     setattr(runtime, "configure", lambda cache_dir: None)
     setattr(runtime, "confine_to_one_core", lambda: None)

@@ -4,11 +4,12 @@ import math
 import textwrap
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from analysis.conventions import ConventionRow
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs
+from analysis.figures.style import Page
 from analysis.intervals.uncertainty import INTERVAL_LEVEL
 from analysis.published import ALLOCATION_EXPONENTS
 
@@ -44,7 +45,7 @@ def estimates(row: ConventionRow) -> list[Estimate]:
     return listed
 
 
-def allocation(inputs: FigureInputs) -> Figure:
+def allocation(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """Exponent a of N* ~ C^a by method and convention, beside Kaplan's and Chinchilla's."""
     n_rows = sum(len(estimates(row)) for row in inputs.conventions)
     figure = style.new_figure(
@@ -52,10 +53,11 @@ def allocation(inputs: FigureInputs) -> Figure:
         style.footer(inputs, conventions="by row"),
         width=11.5,
         height=2.9 + 0.36 * n_rows,
+        page=page,
     )
     ax = figure.subplots()
     style.label_axes(ax, r"exponent $a$ of the optimal size, $N^* \propto C^a$", "")
-    _published(ax)
+    _published(ax, page)
     y, ticks, names = 0.0, [], []
     named: set[str] = set()
     for row in inputs.conventions:
@@ -71,9 +73,10 @@ def allocation(inputs: FigureInputs) -> Figure:
     ax.tick_params(axis="y", length=0, labelsize=style.LABEL_SIZE)
     ax.set(ylim=(y - 1, -1), xlim=X_LIMITS)
     ax.grid(False, axis="y")
-    ax.text(1.01, 1.01, f"a [{INTERVAL_LEVEL:.0%} interval]", transform=ax.transAxes,
+    height = 1.12 if page.is_column else 1.01
+    ax.text(1.01, height, f"a [{INTERVAL_LEVEL:.0%} interval]", transform=ax.transAxes,
             fontsize=style.TICK_SIZE, weight="bold", va="bottom")  # fmt: skip
-    style.legend_below(ax, n_columns=2, drop=-0.75 / (2.9 + 0.36 * n_rows))
+    style.legend_below(ax, n_columns=1 if page.is_column else 2)
     return figure
 
 
@@ -95,13 +98,15 @@ def _estimate(ax: Axes, y: float, estimate: Estimate, named: set[str]) -> None:
             fontsize=style.TICK_SIZE, va="center")  # fmt: skip
 
 
-def _published(ax: Axes) -> None:
+def _published(ax: Axes, page: Page) -> None:
     for group, dash in ((KAPLAN, "-"), (CHINCHILLA, "--")):
         found = [p for p in ALLOCATION_EXPONENTS if p.label.startswith(group)]
         for published in found:
             ax.axvline(published.a, color=style.GREY, linewidth=1.2, linestyle=dash, zorder=1)
         values = " / ".join(f"{p.a:.2f}" for p in found)
         shown = "Kaplan 2020" if group == KAPLAN else "Chinchilla (Hoffmann 2022)"
+        # In a column the names would run into each other.
+        side = "center" if not page.is_column else "right" if group == CHINCHILLA else "left"
         middle = sum(p.a for p in found) / len(found)
         ax.text(middle, 1.01, f"{shown}\n{values}", transform=ax.get_xaxis_transform(),
-                ha="center", va="bottom", fontsize=style.TICK_SIZE, color=style.GREY)  # fmt: skip
+                ha=side, va="bottom", fontsize=style.TICK_SIZE, color=style.GREY)  # fmt: skip

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from analysis.conventions import ConventionRow
+from analysis.frontier.approaches import ApproachRow, compare
+from analysis.frontier.critical_batch import CriticalLaw
 from analysis.frontier.loss_of_compute import Envelope, Frontier
 from analysis.intervals.uncertainty import Prediction
 from analysis.load import Points
+from analysis.published import PublishedLaw
 
 Convention = tuple[str, str]
 HEADLINE: Convention = ("total", "matmul_full")
@@ -58,6 +62,21 @@ class HeldOut:
         return self.measured_loss_nats is not None and low <= self.measured_loss_nats <= high
 
 
+N_APPROACH_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Step:
+    """An exponent a under one set of choices: (method, a, interval) each; NaN where there is none.
+
+    `printed` holds what a paper gives, if this is a paper's step.
+    """
+
+    name: str
+    found: tuple[tuple[str, float, tuple[float, float]], ...]
+    printed: tuple[float, tuple[float, float] | None] | None = None
+
+
 @dataclass(frozen=True)
 class FigureInputs:
     """Everything that figures and report show of one sweep.
@@ -77,6 +96,9 @@ class FigureInputs:
         all_cells: the fits without leaving out flagged runs, for the report to show beside.
         headline: the convention of figures that show only one.
         evaluations: one row an evaluation (train.records), None or empty if none were recorded.
+        critical: B_crit against the loss, of a batch sweep on the same text; None without one.
+        steps: the exponent after each correction of its counting, where a paper gives them.
+        references: laws that a paper prints for these very points.
 
     Raises: ValueError: no headline convention, or a table of points that is not the fitted one.
     """
@@ -95,6 +117,9 @@ class FigureInputs:
     all_cells: tuple[ConventionRow, ...] = ()
     headline: Convention = HEADLINE
     evaluations: pd.DataFrame | None = None
+    critical: CriticalLaw | None = None
+    steps: tuple[Step, ...] = ()
+    references: tuple[PublishedLaw, ...] = ()
 
     def __post_init__(self) -> None:
         present = {(row.n_convention, row.c_convention): row for row in self.conventions}
@@ -117,6 +142,21 @@ class FigureInputs:
     def main_points(self) -> Points:
         """The fitted table of the headline convention."""
         return self.points[self.headline]
+
+    @cached_property
+    def approaches(self) -> tuple[ApproachRow, ...]:
+        """Approaches 1, 2 and 3 of the headline convention."""
+        curves = self.curves if len(self.curves) else None
+        return compare(self.main_points, curves, self.main.fit, n_bootstrap=N_APPROACH_DRAWS)
+
+    @property
+    def critical_here(self) -> CriticalLaw | None:
+        """The law of B_crit if most of these runs end at losses that it was measured at."""
+        if self.critical is None:
+            return None
+        low, high = self.critical.loss_range
+        finals = self.main_points.loss_nats
+        return self.critical if ((low <= finals) & (finals <= high)).mean() >= 0.5 else None
 
     @property
     def main_held_out(self) -> HeldOut | None:

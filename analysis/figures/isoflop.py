@@ -4,18 +4,21 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs
+from analysis.figures.style import Page
 from analysis.frontier.isoflop import IsoflopMinimum
 from analysis.intervals.uncertainty import INTERVAL_LEVEL
 
 STAR_SIZE = 190
+MOST_REMARKS = 6  # budgets whose doubts are spelt out in the legend
+FAR = 10.0  # times the largest compute: how far the power laws are drawn on
 PERCENT = f"{INTERVAL_LEVEL:.0%}"
 
 
-def isoflop(inputs: FigureInputs) -> Figure:
+def isoflop(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """Loss against N at each budget with its parabola; then N* and D* of the minima against C.
 
     A minimum that was refused is hollow, at the lowest size measured, its reason in the legend.
@@ -26,9 +29,13 @@ def isoflop(inputs: FigureInputs) -> Figure:
         f"{inputs.title}: isoFLOP minima",
         style.footer(inputs, runs=_count_text(inputs)),
         width=12.5,
-        height=7.2,
+        height=13.0 if page.is_column else 7.2,
+        page=page,
     )
-    panels = figure.subplot_mosaic([["loss", "N"], ["loss", "D"]], width_ratios=[1.25, 1])
+    if page.is_column:
+        panels = figure.subplot_mosaic([["loss"], ["N"], ["D"]], height_ratios=[1.6, 1, 1])
+    else:
+        panels = figure.subplot_mosaic([["loss", "N"], ["loss", "D"]], width_ratios=[1.25, 1])
     found = inputs.main.minima
     colors = style.budget_colors(len(found))
     _loss_panel(panels["loss"], inputs, colors)
@@ -55,14 +62,14 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, colors: list[Any]) -> None:
         style.note(ax, "no run belongs to an isoFLOP budget")
         return
     for minimum, color in zip(found, colors, strict=True):
-        _budget(ax, minimum, color)
+        _budget(ax, minimum, color, with_remark=len(found) <= MOST_REMARKS)
     losses = np.concatenate([m.size_loss_nats for m in found])
     style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
     style.loss_axis(ax, losses.min(), losses.max())
-    style.legend_below(ax, drop=-0.1)
+    style.legend_below(ax, n_columns=2 if len(found) > MOST_REMARKS else 1)
 
 
-def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any) -> None:
+def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any, with_remark: bool) -> None:
     sizes, losses = minimum.size_n_params, minimum.size_loss_nats
     ax.scatter(sizes, losses, s=style.MARKER_SIZE, color=color, zorder=4, linewidths=0)
     if minimum.coefficients is not None:
@@ -74,7 +81,7 @@ def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any) -> None:
     if minimum.ok:
         remark = minimum.status.partition("; ")[2]
         label = f"N* = {style.short(minimum.n_params)}, D* = {style.short(minimum.n_tokens)}"
-        label = style.wrapped(f"{label}; {remark}" if remark else label, 68)
+        label = style.wrapped(f"{label}; {remark}" if remark and with_remark else label, 68)
         ax.scatter(
             minimum.n_params, minimum.loss_nats, **common, color=color, edgecolors=style.BLACK,
             linewidths=0.8, label=f"{budget}: {label}",
@@ -83,8 +90,17 @@ def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any) -> None:
         lowest = int(losses.argmin())
         ax.scatter(
             sizes[lowest], losses[lowest], **common, facecolors="none", edgecolors=color,
-            linewidths=1.4, label=f"{budget}: " + style.wrapped(f"refused, {minimum.status}", 68),
+            linewidths=1.4, label=f"{budget}: "
+            + style.wrapped(f"refused, {minimum.status}" if with_remark else "refused", 68),
         )  # fmt: skip
+
+
+def tokens_along(inputs: FigureInputs, minimum: IsoflopMinimum, n_params: np.ndarray) -> np.ndarray:
+    """Tokens of sizes within a budget: C/6N where that is what C counts, else between the runs."""
+    if inputs.headline[1] == "6nd":
+        return minimum.budget / (6 * n_params)
+    sizes, tokens = minimum.size_n_params, minimum.size_n_tokens
+    return np.exp(np.interp(np.log(n_params), np.log(sizes), np.log(tokens)))
 
 
 def _optimum_panel(ax: Axes, inputs: FigureInputs, variable: str, colors: list[Any]) -> None:
@@ -101,21 +117,22 @@ def _optimum_panel(ax: Axes, inputs: FigureInputs, variable: str, colors: list[A
         flops, stars, s=STAR_SIZE, marker="*", c=[c for _, c in accepted], zorder=5,
         edgecolors=style.BLACK, linewidths=0.8,
     )  # fmt: skip
-    style.log_axis(ax, "x", flops, pad=1.5)
     found = inputs.main.isoflop
+    style.log_axis(ax, "x", [flops.min(), flops.max() * (FAR if found.ok else 1)], pad=1.5)
     if not found.ok:
         style.log_axis(ax, "y", stars, pad=1.5)
         if variable == "D":
             style.absent(ax, f"no exponents: {found.status}")
-            style.legend_below(ax, drop=-0.25)
+            style.legend_below(ax)
     else:
-        edges = _exponent_line(ax, inputs, variable)
+        edges = _exponent_line(ax, inputs, variable, float(flops.max()))
         style.log_axis(ax, "y", np.concatenate([stars, edges]), pad=1.1)
-        ax.legend(loc="upper left", fontsize=style.LABEL_SIZE, frameon=False)
+        ax.legend(loc="upper left", fontsize=style.TICK_SIZE, frameon=False)
 
 
-def _exponent_line(ax: Axes, inputs: FigureInputs, variable: str) -> np.ndarray:
-    """Draw the fitted power law with its band; returns what the axis must hold."""
+def _exponent_line(ax: Axes, inputs: FigureInputs, variable: str, largest: float) -> np.ndarray:
+    """Draw the fitted power law with its band, dashed beyond the largest compute, and its value at
+    FAR times that; returns what the axis must hold."""
     found = inputs.main.isoflop
     name, slope, factor = {
         "N": ("a", found.a, found.n_coefficient),
@@ -124,10 +141,16 @@ def _exponent_line(ax: Axes, inputs: FigureInputs, variable: str) -> np.ndarray:
     flops = np.geomspace(*ax.get_xlim(), 64)
     line = factor * flops**slope
     text = style.with_interval(slope, found.intervals[name])
+    inside = flops <= largest
     ax.plot(
-        flops, line, color=style.BLACK, linewidth=1.4, zorder=3,
+        flops[inside], line[inside], color=style.BLACK, linewidth=1.4, zorder=3,
         label=f"${variable}^* \\propto C^{name}$, {name} = {text}",
     )  # fmt: skip
+    ax.plot(flops[~inside], line[~inside], "--", color=style.BLACK, linewidth=1.4, zorder=3)
+    far = factor * (FAR * largest) ** slope
+    at = style.power_of_ten(float(f"{FAR * largest:.2g}"))
+    ax.plot(FAR * largest, far, "*", color=style.VERMILION, markersize=13, zorder=5,
+            markeredgecolor=style.BLACK, label=f"at {at}: {style.short(far)}")  # fmt: skip
     lines = _lines_of_draws(found.minima_draws, "ND".index(variable), flops)
     if len(lines) < 20:
         return line

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
-from analysis.figures import style
+from analysis.figures import curves, style
 from analysis.figures.inputs import FigureInputs, Group, run_groups
+from analysis.figures.style import Page
+from analysis.figures.text import equation, law_text
 from analysis.fit import Fit
 from analysis.frontier.loss_of_compute import Frontier, Limit, envelope_mask, limits
 from analysis.intervals.uncertainty import percentile_interval
@@ -18,7 +20,7 @@ CURVE_CONVENTION = "matmul_full"  # the only one that curves are logged in
 FLOPS_COLUMN = f"train_flops_{CURVE_CONVENTION}"
 
 
-def kaplan_panels(inputs: FigureInputs) -> Figure:
+def kaplan_panels(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """Every training curve against compute, final losses against data, and against parameters.
 
     The lines of the second and third panel are limits of the joint fit (the other variable
@@ -27,13 +29,14 @@ def kaplan_panels(inputs: FigureInputs) -> Figure:
 
     Source: after Kaplan et al. 2020, arXiv:2001.08361, fig. 1.
     """
-    figure = style.new_figure(
+    figure, axes = style.panels(
+        page,
         f"{inputs.title}: loss against compute, data and parameters",
-        style.footer(inputs),
+        style.footer(inputs, law=law_text(inputs.main.fit)),
+        3,
         width=14.5,
         height=6.6,
     )
-    axes = figure.subplots(1, 3)
     groups = run_groups(inputs)
     scale = style.size_scale(np.concatenate([g.n_params for g in groups]))
     _compute_panel(axes[0], inputs, scale)
@@ -42,7 +45,7 @@ def kaplan_panels(inputs: FigureInputs) -> Figure:
     for ax in axes:
         style.legend_below(ax)
     sizes = np.concatenate([g.n_params for g in groups])
-    style.size_bar(figure, axes[2], scale, sizes, f"parameters N ({inputs.headline[0]})")
+    style.size_bar(figure, axes, scale, sizes, f"parameters N ({inputs.headline[0]})")
     return figure
 
 
@@ -57,12 +60,9 @@ def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
     if not len(used):
         style.note(ax, "no training curves were recorded")
         return
-    column = f"n_params_{inputs.headline[0]}"
-    size_of = dict(zip(inputs.runs["run_id"], inputs.runs[column], strict=True))
-    for run_id, curve in used.groupby("run_id"):
-        curve = curve.sort_values(FLOPS_COLUMN)
-        color = scale.to_rgba(float(size_of[run_id]))
-        ax.plot(curve[FLOPS_COLUMN], curve["loss_nats"], color=color, linewidth=0.9, alpha=0.75)
+    for_drawing = curves.lines(inputs, FLOPS_COLUMN)
+    colors = [scale.to_rgba(line.n_params) for line in for_drawing]
+    style.draw_lines(ax, [line.xy for line in for_drawing], colors, linewidths=0.9, alpha=0.75)
     style.log_axis(ax, "x", used[FLOPS_COLUMN])
     found = inputs.envelope
     # Sizes whose runs have ended leave the envelope, which then steps up: draw new lows only.
@@ -116,11 +116,6 @@ def frontier_label(fit: Fit) -> str:
     if "E" not in fit.parameters:
         return f"L(C), exponent {alpha}"
     return f"L(C) with floor {fit.parameters['E']:.2f}, exponent {alpha}"
-
-
-def equation(fit: Fit) -> str:
-    """The law's equation, with the name of its variable where the law leaves it open as x."""
-    return fit.law.equation.replace("x^", f"{fit.law.variables[0]}^")
 
 
 def _variable_panel(

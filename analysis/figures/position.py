@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import NullLocator
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs
+from analysis.figures.style import Page
 from analysis.positions import PositionLoss, fit_position, position_loss
 
 NO_EVALUATIONS = (
@@ -16,19 +17,21 @@ NO_EVALUATIONS = (
 )
 
 
-def position(inputs: FigureInputs) -> Figure:
+def position(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """Of each size the run of lowest loss: loss against position with its law, and against N.
 
     Source: after Kaplan et al. 2020, arXiv:2001.08361, figs. 20 and 21.
     """
     runs = best_of_sizes(inputs)
-    figure = style.new_figure(
+    figure, axes = style.panels(
+        page,
         f"{inputs.title}: loss by token position",
         style.footer(inputs),
+        2,
         width=12.5,
         height=6.6,
+        ratios=[1.15, 1],
     )
-    axes = figure.subplots(1, 2, width_ratios=[1.15, 1])
     if not runs:
         for ax in axes:
             style.note(ax, NO_EVALUATIONS)
@@ -59,7 +62,7 @@ def _position_panel(
 ) -> None:
     style.label_axes(
         ax, "position t in the window (tokens of context)", f"validation loss ({inputs.unit})",
-        "of each size the run of lowest loss; bands: ± 1 standard error by document",
+        "of each size the run of lowest loss;\nbands: ± 1 standard error by document",
     )  # fmt: skip
     for size, found in runs.items():
         color, t, loss = scale.to_rgba(size), found.middle, found.loss_nats

@@ -4,31 +4,32 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, HeldOut, run_groups
 from analysis.figures.kaplan import best_frontier, frontier_label
+from analysis.figures.style import Page
 from analysis.intervals.uncertainty import percentile_interval
 from analysis.laws import predict
 
-LEGEND_DROP = -0.17
 NOTHING_YET = "no held-out run has been predicted yet"
 
 
-def prediction(inputs: FigureInputs) -> Figure:
+def prediction(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """Predicted intervals by convention with the measured loss; extrapolation in compute."""
     meaning = "by row on the left; on the right N {}, C {}".format(*inputs.headline)
-    figure = style.new_figure(
+    figure, (left, right) = style.panels(
+        page,
         f"{inputs.title}: prediction of the held-out run",
         style.footer(inputs, conventions=meaning),
+        2,
         width=13.5,
         height=7.2,
     )
-    left, right = figure.subplots(1, 2)
     _intervals_panel(left, inputs)
     _compute_panel(right, inputs)
-    style.legend_below(right, drop=LEGEND_DROP)
+    style.legend_below(right)
     return figure
 
 
@@ -55,7 +56,7 @@ def _intervals_panel(ax: Axes, inputs: FigureInputs) -> None:
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.grid(False, axis="y")
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    style.legend_below(ax, list(handles.values()), drop=LEGEND_DROP)
+    style.legend_below(ax, list(handles.values()))
 
 
 def _interval_row(ax: Axes, y: float, held_out: HeldOut) -> None:
@@ -92,7 +93,7 @@ def _measured_line(ax: Axes, held_out: tuple[HeldOut, ...]) -> None:
     if error is not None and np.isfinite(error):
         ax.axvspan(loss - error, loss + error, color=style.VERMILION, alpha=0.25, linewidth=0)
         text += f" ± {error:.3f} (standard error over validation documents)"
-    ax.axvline(loss, color=style.VERMILION, linewidth=2, label=text)
+    ax.axvline(loss, color=style.VERMILION, linewidth=2, label=style.wrapped(text))
 
 
 def _compute_panel(ax: Axes, inputs: FigureInputs) -> None:

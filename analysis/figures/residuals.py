@@ -2,24 +2,27 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, Group, run_groups
+from analysis.figures.style import Page
+from analysis.figures.text import law_text
 
 
-def residuals(inputs: FigureInputs) -> Figure:
+def residuals(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """Log of measured over predicted loss of the joint fit, flagged and left-out runs hollow.
 
     Sigma is sqrt(sum r^2 / (rows - parameters)) over the fitted rows.
     """
-    figure = style.new_figure(
+    figure, axes = style.panels(
+        page,
         f"{inputs.title}: residuals of the joint fit",
-        style.footer(inputs),
+        style.footer(inputs, law=law_text(inputs.main.fit)),
+        3,
         width=13,
         height=5.6,
     )
-    axes = figure.subplots(1, 3, sharey=True)
     groups, joint = run_groups(inputs), inputs.main.fit
     n_convention, c_convention = inputs.headline
     names = (
@@ -46,7 +49,7 @@ def residuals(inputs: FigureInputs) -> Figure:
         style.log_axis(ax, "x", np.concatenate([getattr(g, column) for g in groups]))
     style.legend_below(axes[0])
     sizes = np.concatenate([g.n_params for g in groups])
-    style.size_bar(figure, axes[2], scale, sizes, names[0])
+    style.size_bar(figure, axes, scale, sizes, names[0])
     return figure
 
 

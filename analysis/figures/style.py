@@ -1,4 +1,4 @@
-"""The look that all figures share; nothing here touches pyplot or global settings.
+"""The look that all figures share; nothing here touches pyplot.
 
 Colours: cividis and viridis (ordered quantities) and Okabe-Ito (categories) stay apart for colour
 blind readers and in grey; shape or dash tells the same thing a second time.
@@ -9,15 +9,17 @@ import os
 import textwrap
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -26,8 +28,12 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
 )
+from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.inputs import FigureInputs, Group, count_text
+from analysis.figures.text import plain, power_of_ten, short, with_interval, wrapped
+
+__all__ = ["plain", "power_of_ten", "short", "with_interval", "wrapped"]  # of text, besides ours
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6b6b6b"
@@ -39,31 +45,93 @@ TITLE_SIZE, LABEL_SIZE, TICK_SIZE, SMALL_SIZE = 12, 10, 9, 8
 MARKER_SIZE = 42
 FLAG_MARKERS = ("s", "^", "D", "v", "P", "X")
 PNG_DPI = 150
+MOST_DECADES_CUT = 4.0
+"""From so many decades on an axis marks these alone, and nothing between them."""
+PLAIN_FROM, PLAIN_TO = 1e-3, 2e3
+"""An axis within these bounds, such as one of ratios, has plain numbers and no powers of ten."""
+MOST_VECTOR_POINTS = 20_000
+NO_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Creator": None, "Date": None},
+}
+FORMATS = tuple(NO_METADATA)
+_SETTINGS = threading.Lock()
+"""Ids in an SVG are only equal under a global setting, which threads take in turns."""
 FEW_SIZES = 10
 """Up to this many model sizes, each is a tick of the colour bar."""
 
 
-def new_figure(title: str, footer: str, *, width: float, height: float) -> Figure:
+@dataclass(frozen=True)
+class Page:
+    """Where a figure goes: across a screen or page, or in a column of print, panels stacked.
+
+    A column is drawn 5 inches wide, to be printed at 3.4: labels of 7 points, notes of 5.5.
+    `parent` is the part of a larger figure to draw on; `asked` collects the width and height that
+    was asked for there.
+    """
+
+    is_column: bool = False
+    parent: SubFigure | None = None
+    asked: list[tuple[float, float]] = field(default_factory=list)
+
+
+SCREEN, COLUMN = Page(), Page(is_column=True)
+COLUMN_WIDTH = 5.0
+
+
+def new_figure(
+    title: str, footer: str, *, width: float, height: float, page: Page = SCREEN
+) -> FigureBase:
     """An empty figure with its title above and its footer below, which the layout leaves free."""
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)  # type: ignore[call-arg]
-    figure.suptitle(plain(title), fontsize=TITLE_SIZE, x=0.01, ha="left", weight="bold")
+    if page.is_column:
+        width = COLUMN_WIDTH
+    figure: FigureBase
+    if page.parent is None:
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+        engine = figure.get_layout_engine()
+        assert engine is not None
+        engine.set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)  # type: ignore[call-arg]
+    else:
+        figure = page.parent
+        page.asked.append((width, height))
+    heading = textwrap.fill(plain(title), int(width * 8.5))
+    figure.suptitle(heading, fontsize=TITLE_SIZE, x=0.01, ha="left", weight="bold")
     lines = textwrap.fill(plain(footer), int(width * 15.5))
     figure.supxlabel(lines, fontsize=SMALL_SIZE, x=0.01, ha="left", color=GREY)
     return figure
 
 
-def footer(inputs: FigureInputs, *, conventions: str | None = None, runs: str | None = None) -> str:
-    """Corpus, unit, conventions and number of runs, for below a figure."""
+def panels(
+    page: Page,
+    title: str,
+    footer: str,
+    n: int,
+    *,
+    width: float,
+    height: float,
+    ratios: Sequence[float] | None = None,
+) -> tuple[FigureBase, list[Axes]]:
+    """A figure of n panels side by side; in a column of print one under the other."""
+    if page.is_column:
+        figure = new_figure(title, footer, width=width, height=1.0 + n * 0.66 * height, page=page)
+        return figure, list(np.atleast_1d(figure.subplots(n, 1)))
+    figure = new_figure(title, footer, width=width, height=height, page=page)
+    return figure, list(np.atleast_1d(figure.subplots(1, n, width_ratios=ratios)))
+
+
+def footer(
+    inputs: FigureInputs, *, conventions: str | None = None, runs: str | None = None, law: str = ""
+) -> str:
+    """Corpus, unit, conventions, number of runs and the fitted law, for below a figure."""
     n_convention, c_convention = inputs.headline
     meaning = conventions or f"N {n_convention}, C {c_convention}"
-    return (
+    said = (
         f"corpus {inputs.corpus}  ·  loss in {inputs.unit}  ·  conventions: {meaning}  ·  "
         f"{runs or count_text(inputs)}"
     )
+    return f"{said}  ·  {law}" if law else said
 
 
 def label_axes(ax: Axes, x: str, y: str, title: str = "") -> None:
@@ -84,14 +152,20 @@ def log_axis(ax: Axes, name: Literal["x", "y"], values: Any, *, pad: float = 1.2
     ax.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
     axis = ax.xaxis if name == "x" else ax.yaxis
     decades = math.log10(high / low)
+    is_plain = low >= PLAIN_FROM and high <= PLAIN_TO
     axis.set_major_locator(LogLocator(10))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: power_of_ten(x)))
-    if decades >= 2.2:
+    formatter = FuncFormatter(lambda x, _: f"{x:g}" if is_plain else power_of_ten(x))
+    axis.set_major_formatter(formatter)
+    if decades >= MOST_DECADES_CUT:
+        axis.set_minor_locator(NullLocator())  # a mark costs as much as a label
+    elif decades >= 2.2:
         axis.set_minor_locator(LogLocator(10, subs=tuple(range(2, 10))))
         axis.set_minor_formatter(NullFormatter())
     else:
-        axis.set_minor_locator(LogLocator(10, subs=(2, 5) if decades > 0.8 else (2, 3, 4, 6, 8)))
-        axis.set_minor_formatter(FuncFormatter(lambda x, _: power_of_ten(x)))
+        some = (2, 5) if name == "x" else (2, 3, 5)
+        between = (3,) if decades > 1.2 else some if decades > 0.6 else (2, 3, 4, 6, 8)
+        axis.set_minor_locator(LogLocator(10, subs=between))
+        axis.set_minor_formatter(formatter)
 
 
 def loss_axis(ax: Axes, low: float, high: float, *, pad: float = 1.02) -> None:
@@ -107,13 +181,15 @@ def loss_axis(ax: Axes, low: float, high: float, *, pad: float = 1.02) -> None:
 
 
 def legend_below(
-    ax: Axes, handles: Sequence[Any] | None = None, *, n_columns: int = 1, drop: float = -0.17
+    ax: Axes, handles: Sequence[Any] | None = None, *, n_columns: int = 1, below: float = 42.0
 ) -> None:
-    """The legend under the panel, where it covers no data."""
+    """The legend under the panel, where it covers no data, `below` points under the axis."""
     shown = ax.get_legend_handles_labels()[0] if handles is None else handles
     if shown:
+        scale = ax.figure.dpi_scale_trans  # type: ignore[union-attr]
         ax.legend(
-            handles=shown, loc="upper left", bbox_to_anchor=(-0.02, drop), fontsize=SMALL_SIZE,
+            handles=shown, loc="upper left", bbox_to_anchor=(-0.02, 0.0), fontsize=SMALL_SIZE,
+            bbox_transform=ax.transAxes + ScaledTranslation(0, -below / 72, scale),
             ncols=n_columns, frameon=False, borderaxespad=0, handlelength=2.2, labelspacing=0.6,
         )  # fmt: skip
 
@@ -158,8 +234,8 @@ def size_scale(n_params: Any) -> ScalarMappable:
     return ScalarMappable(LogNorm(low, high), shades)
 
 
-def size_bar(figure: Figure, ax: Any, scale: ScalarMappable, sizes: Any, label: str) -> None:
-    """The colour bar of size_scale, with the sizes themselves as ticks where they are few."""
+def size_bar(figure: FigureBase, ax: Any, scale: ScalarMappable, sizes: Any, label: str) -> None:
+    """The colour bar of size_scale beside its panels, sizes as ticks where they are few."""
 
     bar = figure.colorbar(scale, ax=ax, pad=0.01, fraction=0.04, aspect=30)
     distinct = np.unique(sizes)
@@ -199,60 +275,34 @@ def draw_group(
                    linewidths=1.4, label=wrapped(group.label))  # fmt: skip
 
 
-def save(figure: Figure, path_stem: Path | str) -> list[Path]:
-    """Write PATH_STEM.png (150 dpi) and .pdf; equal figures give equal bytes, never half a file."""
+def draw_lines(ax: Axes, lines: Sequence[np.ndarray], colors: Any, **look: Any) -> None:
+    """Many lines, (K, 2) each, as one artist; as an image inside of PDF and SVG where they are
+    too many for a viewer."""
+    n_points = sum(len(line) for line in lines)
+    ax.add_collection(
+        LineCollection(lines, colors=colors, rasterized=n_points > MOST_VECTOR_POINTS, **look)
+    )
+    ax.autoscale_view()
+
+
+def save(
+    figure: FigureBase, path_stem: Path | str, formats: Sequence[str] = FORMATS
+) -> list[Path]:  # fmt: skip
+    """Write PATH_STEM.png (150 dpi), .pdf and .svg, or some of them; equal figures give equal
+    bytes, never half a file."""
+    assert isinstance(figure, Figure)
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    no_metadata: dict[str, dict[str, Any]] = {
-        "png": {"Software": None},
-        "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-    }
     written = []
-    for suffix, metadata in no_metadata.items():
+    for suffix in formats:
         path = stem.with_name(f"{stem.name}.{suffix}")
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
-            figure.savefig(temporary, format=suffix, dpi=PNG_DPI, metadata=metadata)
+            with _SETTINGS, rc_context({"svg.hashsalt": "figure"}):
+                figure.savefig(temporary, format=suffix, dpi=PNG_DPI, metadata=NO_METADATA[suffix])
             os.replace(temporary, path)
+            figure.set_layout_engine("none")  # it lies as the first format laid it out
         finally:
             temporary.unlink(missing_ok=True)
         written.append(path)
     return written
-
-
-def plain(text: str) -> str:
-    """Text from outside, so that a dollar sign in it does not begin a formula."""
-    return text.replace("$", r"\$")
-
-
-def wrapped(text: str, width: int = 52) -> str:
-    """Plain text broken into lines that fit a legend."""
-    return textwrap.fill(plain(text), width)
-
-
-def short(number: float) -> str:
-    """Three digits and a unit: 8.24k, 1.2M; powers of ten from 10^10 on."""
-    if not math.isfinite(number):
-        return "none"
-    for divisor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if divisor <= abs(number) < 1e10:
-            return f"{number / divisor:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def power_of_ten(number: float) -> str:
-    """A number as mathtext m x 10^k, m left out where it is 1."""
-    exponent = math.floor(math.log10(number) + 1e-9)
-    mantissa = number / 10**exponent
-    power = f"10^{{{exponent}}}"
-    return f"${power}$" if abs(mantissa - 1) < 1e-6 else rf"${mantissa:.3g}\times{power}$"
-
-
-def with_interval(value: float, interval: tuple[float, float], digits: int = 2) -> str:
-    """A number with its interval in brackets, or with the remark that it has none."""
-    if not math.isfinite(value):
-        return "none"
-    low, high = interval
-    if not math.isfinite(low + high):
-        return f"{value:.{digits}f} (no interval)"
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

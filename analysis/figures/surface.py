@@ -7,11 +7,14 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, Group, run_groups
+from analysis.figures.isoflop import tokens_along
+from analysis.figures.style import Page
+from analysis.figures.text import law_text
 from analysis.frontier.allocation import Ladder, ladder_from_points, optima
 
 GRID = 80
@@ -20,30 +23,34 @@ MAX_DRAWS = 200
 KEPT_SHARE = 0.9
 """The band stops where fewer draws than this have an optimum between the sizes trained."""
 N_LEVELS = 12
+MOST_SLICES = 10
 
 
-def surface(inputs: FigureInputs) -> Figure:
-    """Filled contours of the joint fit in the N-D plane; runs on the same colour scale.
+def surface(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+    """Filled contours of the joint fit in the N-D plane with the runs; slices at equal compute.
 
     The compute-optimal path minimises the fitted loss under the FLOPs of the headline convention,
     between the smallest and the largest size only.
 
     Source: after Hoffmann et al. 2022, arXiv:2203.15556, fig. 4.
     """
-    figure = style.new_figure(
+    figure, (ax, slices) = style.panels(
+        page,
         f"{inputs.title}: loss over size and data",
-        style.footer(inputs),
-        width=9.5,
-        height=8.2,
+        style.footer(inputs, law=law_text(inputs.main.fit)),
+        2,
+        width=14.5,
+        height=7.2,
+        ratios=[1.1, 1],
     )
-    ax = figure.subplots()
     groups = [g for g in run_groups(inputs) if len(g)]
     style.label_axes(
         ax, f"parameters N ({inputs.headline[0]})", "training tokens D",
         f"contours: joint fit; points: measured; both in {inputs.unit}",
     )  # fmt: skip
     if not groups:
-        style.note(ax, "no run has a loss")
+        for empty in (ax, slices):
+            style.note(empty, "no run has a loss")
         return figure
     scale = _loss_scale(groups)
     style.log_axis(ax, "x", np.concatenate([g.n_params for g in groups]), pad=1.4)
@@ -60,8 +67,34 @@ def surface(inputs: FigureInputs) -> Figure:
     bar = figure.colorbar(scale, ax=ax, pad=0.01, fraction=0.05, aspect=35, extend="both")
     bar.set_label(f"validation loss ({inputs.unit})", fontsize=style.LABEL_SIZE)
     bar.ax.tick_params(labelsize=style.TICK_SIZE)
-    style.legend_below(ax, n_columns=2, drop=-0.09)
+    style.legend_below(ax, n_columns=1 if page.is_column else 2)
+    _slices_panel(slices, inputs)
+    style.legend_below(slices, n_columns=2)
     return figure
+
+
+def _slices_panel(ax: Axes, inputs: FigureInputs) -> None:
+    """The joint fit and the runs along budgets of compute."""
+    found = [m for m in inputs.main.minima if len(m.size_n_params) > 1]
+    style.label_axes(
+        ax, f"parameters N ({inputs.headline[0]})", f"validation loss ({inputs.unit})",
+        f"the same surface at equal compute (FLOPs, {inputs.headline[1]})",
+    )  # fmt: skip
+    if not found or not inputs.main.fit.ok:
+        style.note(ax, "no isoFLOP budget" if not found else "no surface: the joint fit failed")
+        return
+    found = found[:: -(-len(found) // MOST_SLICES)]
+    drawn = []
+    for m, color in zip(found, style.budget_colors(len(found)), strict=True):
+        n = np.geomspace(m.size_n_params[0], m.size_n_params[-1], 64)
+        loss = inputs.main.fit.predict(n_params=n, n_tokens=tokens_along(inputs, m, n))
+        drawn += [loss, m.size_loss_nats]
+        ax.plot(n, loss, color=color, linewidth=1.6)
+        ax.plot(m.size_n_params, m.size_loss_nats, "o", color=color, markersize=6,
+                label=style.power_of_ten(float(f"{m.budget:.2g}")))  # fmt: skip
+    style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
+    style.loss_axis(ax, float(np.concatenate(drawn).min()), float(np.concatenate(drawn).max()))
+    style.ngram_lines(ax, inputs.ngram_entropies)
 
 
 def _loss_scale(groups: list[Group]) -> Any:

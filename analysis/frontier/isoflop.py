@@ -283,7 +283,8 @@ def _redraw_minima(accepted: Sequence[IsoflopMinimum], n_resamples: int, seed: i
         star, loss_star = getattr(vertices, curve.method)(log_n, loss)
         draws[:, index, 0] = star
         draws[:, index, 1:3] = _along(curve, star)
-        draws[:, index, 3] = np.log(loss_star)
+        # An interpolant of much noise may dip below zero: such a draw has no loss.
+        draws[:, index, 3] = np.log(np.where(loss_star > 0, loss_star, np.nan))
     return draws
 
 

@@ -17,6 +17,7 @@ from analysis.fit import Fit, ObjectiveName, fit
 from analysis.fitting.estimate import require_columns
 from analysis.intervals.uncertainty import INTERVAL_LEVEL, loss_draws
 from analysis.laws import COLUMN_OF, LAWS, Law
+from analysis.laws.base import FLOOR_BOUND
 from analysis.table.points import Points, select
 
 SHARES = (0.15, 0.3, 0.5)  # of the rows, left out
@@ -97,7 +98,9 @@ def rollouts(
                 free = fit(law, kept, objective, n_bootstrap=n_bootstrap, seed=seed)
                 found.append(_scored(free, left, FREE if _floor(law) else NO_FLOOR, where, seed))
                 if _floor(law) and pinned[law.name].ok:
-                    held = {"E": pinned[law.name].parameters["E"]}
+                    # A floor at zero is at the bound, which is a share of the least loss kept.
+                    least = 2 * FLOOR_BOUND * float(kept.column(law.target).min())
+                    held = {"E": max(pinned[law.name].parameters["E"], least)}
                     one = fit(law, kept, objective, n_bootstrap=n_bootstrap, seed=seed, fixed=held)
                     found.append(_scored(one, left, PINNED, where, seed))
     return tuple(found)

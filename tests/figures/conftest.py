@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis.conventions import fit_conventions
-from analysis.figures import FigureInputs, HeldOut, draw_all
+from analysis.figures import DRAWINGS, FigureInputs, HeldOut, not_drawn
+from analysis.frontier.critical_batch import CriticalLaw
 from analysis.frontier.loss_of_compute import curve_envelope, fit_frontiers
 from analysis.intervals.uncertainty import predict_run
 from analysis.load import drop_flagged, points_from_runs
@@ -22,6 +23,7 @@ HELD_OUT = (4, 80, 2.4e12)
 CORPUS = "planted-corpus"
 NGRAMS = {1: 3.1, 2: 2.42, 3: 1.96, 4: 1.71}
 N_BOOTSTRAP = 40
+SMALL_DPI = 30
 
 
 def config(n_layers: int, d_model: int) -> ModelConfig:
@@ -184,6 +186,31 @@ def written_on(figure) -> str:
     return "\n".join(" ".join(text.split()) for text in texts)
 
 
+def planted_critical() -> CriticalLaw:
+    """B_crit = 3000 / L^2 tokens, known at every loss of the planted sweep."""
+    return CriticalLaw(np.full(41, 3000.0), np.full(41, 0.5), (0.5, 6.0), "as fitted")
+
+
+def many_runs(n_runs: int):
+    """Twenty budgets of 50 runs each over 25 shapes, two seeds a shape, with their curves."""
+    generator = np.random.default_rng(0)
+    shapes = [(1 + k // 6, 8 * (2 + k // 2)) for k in range(25)]
+    budgets = np.geomspace(2e11, 2e13, n_runs // 50)
+    rows = [
+        run_row(f"{b}-{k}-{seed}", shape, budget, NOISE * generator.standard_normal(), seed=seed)
+        for b, budget in enumerate(budgets)
+        for k, shape in enumerate(shapes)
+        for seed in (0, 1)
+    ]
+    curves = [point for row in rows for point in curve_rows(row, generator)]
+    return pd.DataFrame(rows), pd.DataFrame(curves)
+
+
+@pytest.fixture(scope="session")
+def inputs_of_many_runs():
+    return lambda n_runs: make_inputs(*many_runs(n_runs), is_predicted=False)
+
+
 @pytest.fixture(scope="session")
 def tables():
     return planted_tables()
@@ -193,7 +220,8 @@ def tables():
 def inputs(tables):
     """As a sweep draws them: pre-asymptotic cells are left out of the joint fits."""
     made = make_inputs(*tables, drop=("pre_asymptotic",))
-    return replace(made, evaluations=planted_evaluations(tables[0]))
+    evaluations = planted_evaluations(tables[0])
+    return replace(made, evaluations=evaluations, critical=planted_critical())
 
 
 @pytest.fixture(scope="session")
@@ -206,8 +234,25 @@ def sparse(tables):
 
 
 @pytest.fixture(scope="session")
-def drawn(inputs, tmp_path_factory):
-    return draw_all(inputs, tmp_path_factory.mktemp("figures") / "new folder")
+def drawable(inputs):
+    """The figures that the planted sweep has records for."""
+    left_out = not_drawn(inputs)
+    return [drawing for drawing in DRAWINGS if drawing.name not in left_out]
+
+
+@pytest.fixture(scope="session")
+def figures(inputs, drawable):
+    """Every figure of the planted sweep, by name."""
+    return {drawing.name: drawing.draw(inputs) for drawing in drawable}
+
+
+@pytest.fixture(scope="session")
+def drawn(figures, tmp_path_factory):
+    """The same as small PNG files."""
+    folder = tmp_path_factory.mktemp("figures")
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=SMALL_DPI)
+    return [folder / f"{name}.png" for name in figures]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from analysis.figures import DRAWINGS
 from analysis.report import html_page, write_report
 
 HOSTILE = '<script>alert("x")</script>'
@@ -34,11 +33,11 @@ def page(inputs, drawn, tmp_path_factory):
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_contains_every_figure_with_a_caption(page):
+def test_contains_every_figure_with_a_caption(page, drawable):
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(images) == len(DRAWINGS)
+    assert len(images) == len(drawable)
     assert all(i["src"].startswith("data:image/png;base64,iVBOR") and i["alt"] for i in images)
-    assert all(drawing.caption in page.text for drawing in DRAWINGS)
+    assert all(drawing.caption in page.text for drawing in drawable)
 
 
 def test_is_self_contained(page):

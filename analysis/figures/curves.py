@@ -1,0 +1,49 @@
+"""Training curves of a sweep, thinned to what a figure can show."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.figures.inputs import FigureInputs
+from analysis.frontier.envelope import curve_lines
+
+MOST_POINTS = 60_000
+"""Of all curves together: more than a figure of 2,000 pixels can tell apart."""
+LEAST_A_CURVE, MOST_A_CURVE = 12, 160
+
+
+@dataclass(frozen=True)
+class Line:
+    """The curve of one run: x and loss in the columns of `xy` (K, 2), both positive."""
+
+    run_id: str
+    n_params: float
+    xy: np.ndarray
+
+
+def lines(inputs: FigureInputs, column: str) -> list[Line]:
+    """Every run's loss against a column of the curves, points even in the log of it.
+
+    Curves of runs that are not in the table of runs are left out.
+    """
+    found = curve_lines(inputs.curves, column)
+    name = f"n_params_{inputs.headline[0]}"
+    size_of = dict(zip(inputs.runs["run_id"].astype(str), inputs.runs[name], strict=True))
+    n_kept = int(np.clip(MOST_POINTS / max(len(found.run_id), 1), LEAST_A_CURVE, MOST_A_CURVE))
+    drawn = []
+    for i, run_id in enumerate(found.run_id):
+        points = slice(found.start[i], found.start[i + 1])
+        x, loss = found.x[points], found.loss_nats[points]
+        if run_id in size_of and len(x):
+            kept = _even(x, n_kept)
+            xy = np.stack([np.exp(x[kept]), loss[kept]], -1)
+            drawn.append(Line(run_id, float(size_of[run_id]), xy))
+    return drawn
+
+
+def _even(log_x: np.ndarray, n_kept: int) -> np.ndarray:
+    """Rows of increasing log_x about evenly spaced in it, first and last among them."""
+    if len(log_x) <= n_kept:
+        return np.arange(len(log_x))
+    wanted = np.linspace(log_x[0], log_x[-1], n_kept)
+    return np.unique(np.append(np.searchsorted(log_x, wanted[:-1]), len(log_x) - 1))
