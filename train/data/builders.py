@@ -13,7 +13,6 @@ import tensorflow_datasets as tfds
 
 from train.data.cleaning import add_to_hash
 from train.data.documents import Document, Source
-from train.data.tokenfiles import CorpusError
 
 
 class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -73,7 +72,7 @@ class StoredDocuments(Sequence[Document]):
 
     TFDS stores examples in the order of a hash of their keys, hence the sort.
 
-    Raises: CorpusError: their checksum is not the one that was written with them.
+    Raises: ValueError: their checksum is not the one that was written with them.
     """
 
     def __init__(self, builder: Any, field_types: dict[str, type]):
@@ -87,7 +86,7 @@ class StoredDocuments(Sequence[Document]):
             hashes[document.key] = digest.digest()
         expected = (builder.info.metadata or {}).get("content_hash")
         if expected and expected != _hash_of_all(hashes):
-            raise CorpusError(f"{builder.data_path}: the checksum of its documents differs")
+            raise ValueError(f"the checksum of the documents in {builder.data_path} differs")
         self._order = [index for _, index in sorted(keys)]
 
     def __len__(self) -> int:

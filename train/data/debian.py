@@ -7,6 +7,7 @@ FOLDER the .deb files (or what they unpack to) are taken from there, without a n
 
 import gzip
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def read_debian_docs(folder: Path) -> Iterator[Document]:
 
 
 def _documents(package: Package, unpacked: Path) -> Iterator[Document]:
-    name = package.names[0].rstrip("0123456789.-")
+    name = re.sub(r"[-.\d]*\d", "", package.names[0])
     for path in sorted(unpacked.glob(package.pattern)):
         if not path.is_file() or path.is_symlink():
             continue

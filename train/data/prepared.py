@@ -34,21 +34,21 @@ def read_prepared(name: str, field: str, data_dir: Path | None) -> Iterator[Docu
         )
     field = _text_field(builder.info.features, field, name)
     split = "train" if "train" in builder.info.splits else next(iter(builder.info.splits))
-    examples: Any = builder.as_data_source(split=split, decoders={})
-    for number in range(len(examples)):
-        try:
-            content = examples[number][field]
-            yield Document(f"{split}:{number:012d}", content.decode("utf-8"), {})
-        except UnicodeDecodeError as error:
-            raise CorpusError(
-                f"{path}: example {number} of {split} is not UTF-8 ({error}); name a field of "
-                "text: tfds:NAME#FIELD"
-            ) from error
-        except Exception as error:  # ArrayRecord and Arrow report damaged files in many ways
-            raise CorpusError(
-                f"{path}: example {number} of {split} cannot be read ({error}); get the dataset "
-                "again"
-            ) from error
+    number = 0
+    try:
+        examples: Any = builder.as_data_source(split=split)
+        for number in range(len(examples)):
+            text = examples[number][field].decode("utf-8")
+            yield Document(f"{split}:{number:012d}", text)
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path}: example {number} of {split} is not UTF-8 ({error}); get the dataset again"
+        ) from error
+    except Exception as error:  # ArrayRecord and Arrow report damaged files in many ways
+        raise CorpusError(
+            f"{path}: {split} cannot be read from example {number} on ({error}); get the dataset "
+            "again"
+        ) from error
 
 
 def _text_field(features: Any, field: str, name: str) -> str:
