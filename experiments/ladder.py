@@ -33,10 +33,12 @@ class Options:
     """D / N of every run, N total; Hoffmann et al. 2022 found about 20."""
     flops: tuple[float, ...] = ()
     """Instead: these budgets (matmul_full) for every rung, which are isoFLOP groups."""
-    corpus: Literal["sotu", "python-code"] = "sotu"
-    """The text."""
+    corpus: str = "sotu"
+    """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """Of initialisation and data order."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
     recipe: Recipe = field(default_factory=Recipe)
     """Optimizer, schedule, rate, batch and context length; shapes are the family's own."""
 

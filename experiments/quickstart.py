@@ -60,10 +60,12 @@ class Options:
 
     scale: Scale = "laptop"
     """laptop: the study. smoke: the same loop in about a minute, for tests."""
-    corpus: Literal["sotu", "python-code"] = "sotu"
-    """The text."""
+    corpus: str = "sotu"
+    """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """First seed of initialisation and data order; replicates count up from it."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
     recipe: Recipe = field(default_factory=Recipe)
     """Rules from size to hyperparameters."""
 

@@ -59,7 +59,9 @@ class Stage:
 
 def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan, TokenizedCorpus]:
     """Prepare the corpus and plan the study on it; nothing is frozen yet."""
-    corpus = prepare(options.corpus, stage.workspace.data, log=stage.say)
+    corpus = prepare(
+        options.corpus, stage.workspace.data, tokenizer=options.tokenizer, log=stage.say
+    )
     return experiment.plan(options, corpus), corpus
 
 
@@ -281,7 +283,8 @@ def redraw(sweep: str, stage: Stage) -> SweepFolder:
     folder = stage.workspace.sweep(sweep)
     plan = frozen_plan(folder)
     score(plan, stage.workspace, folder)
-    draw(plan, fitted, folder, load(plan.cells[0].spec.data.corpus, stage.workspace.data))
+    data = plan.cells[0].spec.data
+    draw(plan, fitted, folder, load(data.corpus, stage.workspace.data, tokenizer=data.tokenizer))
     return folder
 
 

@@ -67,10 +67,12 @@ class Options:
 
     scale: Scale = "laptop"
     """laptop: the study. smoke: the same loop in seconds, for tests."""
-    corpus: Literal["sotu", "python-code"] = "sotu"
-    """The text."""
+    corpus: str = "sotu"
+    """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """First seed of initialisation and data order; replicates count up from it."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
     rate: float = 0.02
     """Middle learning rate; half and twice of it are tried too, and further ones where the best
     of a cell is at an edge."""

@@ -129,6 +129,23 @@ def finish(folder: Path, values: dict[str, Any], dtype: np.dtype) -> None:
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
+def write(corpus: TokenizedCorpus, folder: Path) -> None:
+    """Write a corpus that is in memory into a new folder.
+
+    Raises: CorpusError: a key is not one line. FileExistsError: the folder exists.
+    """
+    folder.mkdir(parents=True)
+    for split in corpus.splits:
+        for key in corpus.keys(split):
+            if key.splitlines() != [key]:
+                raise CorpusError(f"document key {key!r} is not one line; rename the document")
+        corpus.tokens(split).tofile(folder / f"{split}.bin")
+        write_starts(folder, split, corpus.starts(split))
+        write_keys(folder, split, corpus.keys(split))
+    names = (*_IN_META, *_IN_NEWER_META)
+    finish(folder, {name: getattr(corpus, name) for name in names}, corpus.train_tokens.dtype)
+
+
 def read(folder: Path, *, remedy: str, every_byte: bool = False) -> TokenizedCorpus:
     """Open a corpus whose files are those that were written.
 
