@@ -51,7 +51,8 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             add_to_hash(digest, document.key, document.text.encode("utf-8"))
             hashes[document.key] = digest.digest()
             yield document.key, {"key": document.key, "text": document.text, **document.fields}
-        self.info.metadata["content_hash"] = _hash_of_all(hashes)
+        metadata: Any = self.info.metadata
+        metadata["content_hash"] = _hash_of_all(hashes)
 
 
 def _hash_of_all(hashes: dict[str, bytes]) -> str:

@@ -73,7 +73,7 @@ def build_bytes(
         "validation",
         *(("test",) if found.split.has_test else ()),
     )
-    writers = {split: _BytesWriter(folder, split) for split in splits}
+    writers: dict[Split, _BytesWriter] = {s: _BytesWriter(folder, s) for s in splits}
     progress = Progress(log, f"writing {source.name}", found.n_raw_bytes)
     try:
         _write_documents(documents(), source, found, writers, progress)
@@ -137,7 +137,8 @@ class _BytesWriter:
 
     def __init__(self, folder: Path, split: Split):
         self._tokens = (folder / f"{split}.bin").open("wb")
-        self._folder, self._split = folder, split
+        self._folder = folder
+        self._split: Split = split
         self._starts, self._keys, self._n_tokens = array("q"), [], 0
 
     @property

@@ -152,7 +152,7 @@ def _drop(
 
 def _sketch(text: str):
     """MinHash of the word 5-grams of a text; of all its words where they are fewer."""
-    from rensa import RMinHash
+    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
     words = text.split()
     runs = zip(*(words[i:] for i in range(_SHINGLE_WORDS)), strict=False)
@@ -163,7 +163,7 @@ def _sketch(text: str):
 
 def _near_copies(order: list[int], sketches: list, similarity: float) -> list[int]:
     """Documents that resemble one that comes before them in the order and is kept."""
-    from rensa import RMinHashLSH
+    from rensa import RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]
 
     # 32 bands of 4: a pair of similarity 0.8 escapes every band with a chance of 5e-8.
     index, copies = RMinHashLSH(threshold=similarity, num_perm=_N_HASHES, num_bands=32), []

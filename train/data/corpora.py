@@ -38,7 +38,8 @@ _NO_SPACE_WORDS = ("no space left", "quota exceeded", "file too large", "resourc
 
 def available() -> dict[str, str]:
     """Names of the corpora that can be prepared, each with one line on what it is."""
-    return {name: source.title for name, source in SOURCES.items()} | OPEN_ENDED
+    needs = {name: f" (--source: {s.needs})" if s.needs else "" for name, s in SOURCES.items()}
+    return {name: source.title + needs[name] for name, source in SOURCES.items()} | OPEN_ENDED
 
 
 def prepare(

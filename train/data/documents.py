@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from train.data.tokenfiles import CorpusError
+
 LARGEST_HELD_OUT_BYTES = 2**21
 """A held-out split of a corpus of any size is about so large: every run is scored on all of it."""
 
@@ -134,8 +136,6 @@ def existing(path: Path, *, what: str, remedy: str) -> Path:
 
     Raises: CorpusError: there is none.
     """
-    from train.data.tokenfiles import CorpusError
-
     if not path.is_file():
         raise CorpusError(f"{path}: {what} is not there; {remedy}")
     return path

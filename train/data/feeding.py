@@ -7,6 +7,7 @@ docs/data.md says what each costs, and docs/decisions.md what the trainer does.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +73,11 @@ def host_batches(
     return iter(steps.map(batch).to_iter_dataset(options))
 
 
-def place_on_device(tokens: np.ndarray, device: jax.Device) -> jax.Array:
+def place_on_device(tokens: np.ndarray, device: Any) -> jax.Array:
     """The tokens of a split on a device, in the bytes a token that they take on disk.
 
+    Args:
+        device: a jax.Device.
     Raises: ValueError: there are too many to be indexed with 32 bits.
     """
     if len(tokens) > _LAST_STEP:

@@ -134,7 +134,6 @@ def source(name: str) -> Source:
         read=lambda: read_files(pattern, field or DEFAULT_FIELD),
         package=f"{len(matching(pattern))} files" if glob.glob(pattern) else "files",
         version=lambda: "",
-        needs=None,
         cleaning=Cleaning(),
         split=SplitRule(),
         is_stored=False,

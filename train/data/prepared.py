@@ -24,7 +24,7 @@ def read_prepared(name: str, field: str, data_dir: Path | None) -> Iterator[Docu
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(_find(name, data_dir))
+    builder: Any = tfds.builder_from_directory(_find(name, data_dir))
     path, file_format = builder.data_path, builder.info.file_format.value
     if file_format not in _READABLE:
         raise CorpusError(
