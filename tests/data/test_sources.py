@@ -136,6 +136,8 @@ line.</p><script>x()</script><pre>  kept
 def test_text_of_a_page_is_that_of_its_article():
     assert text_of(PAGE) == "The head\n\nFirst & bold line.\n\n  kept\n    as is\n\nitem\n"
     assert text_of("<body><div>a</div>b</body>") == "a\nb\n"
+    menu = "<div class='x tocset'>menu <div>inner</div> more</div>"
+    assert text_of(f"<body>{menu}<div>a</div></div>b</body>") == "a\n\nb\n"
 
 
 def package(folder, name, files):

@@ -205,6 +205,7 @@ def _documents(source: Source, data_dir: Path, log: Log) -> Callable[[], Iterabl
         source = replace(source, version=lambda: version)
     for killed in folder.glob("*/incomplete.*"):
         shutil.rmtree(killed)
+    log(f"storing the documents of {source.name} (or finding them stored)")
     try:
         stored = build_documents(source, folder.parent)
     except CorpusError:

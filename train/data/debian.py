@@ -21,19 +21,27 @@ from train.data.tokenfiles import CorpusError
 
 @dataclass(frozen=True)
 class Package:
-    """A documentation package: its names in Debian releases, newest last, and its files of text."""
+    """A documentation package: its names in Debian releases, newest last, and its files of text.
+
+    Folders `without` are left out: lists of signatures, one page a function.
+    """
 
     names: tuple[str, ...]
     pattern: str
+    without: tuple[str, ...] = ()
 
 
 PACKAGES = (
     Package(("python3.11-doc", "python3.13-doc"), "usr/share/doc/**/_sources/**/*.rst.txt"),
     Package(("postgresql-doc-15", "postgresql-doc-17"), "usr/share/doc/**/*.html"),
-    Package(("rust-doc",), "usr/share/doc/**/*.html"),
+    Package(
+        ("rust-doc",),
+        "usr/share/doc/**/*.html",
+        ("core", "std", "alloc", "src", "test", "proc_macro", "implementors"),
+    ),
     Package(("racket-doc",), "usr/share/doc/**/*.html"),
     Package(("erlang-doc",), "usr/share/doc/**/*.html"),
-    Package(("twisted-doc",), "usr/share/doc/**/*.html"),
+    Package(("twisted-doc",), "usr/share/doc/**/*.html", ("api",)),
     Package(("dict-wn",), "usr/share/dictd/*.dict.dz"),
     Package(("dict-jargon",), "usr/share/dictd/*.dict.dz"),
 )
@@ -116,9 +124,10 @@ def read_debian_docs(folder: Path) -> Iterator[Document]:
 def _documents(package: Package, unpacked: Path) -> Iterator[Document]:
     name = re.sub(r"[-.\d]*\d", "", package.names[0])
     for path in sorted(unpacked.glob(package.pattern)):
-        if not path.is_file() or path.is_symlink():
+        within = path.relative_to(unpacked)
+        if not path.is_file() or path.is_symlink() or set(within.parts) & set(package.without):
             continue
-        place = path.relative_to(unpacked).as_posix()
+        place = within.as_posix()
         for key, text in _texts(path, place):
             if len(text) >= SHORTEST_BYTES:
                 yield Document(f"{name}/{key}", text, {"package": package.names[0]})

@@ -11,6 +11,13 @@ _BLOCKS = frozenset(
     )
 )  # fmt: skip
 _ARTICLES = ("main", "article")
+_MENUS = frozenset(
+    (
+        "tocset", "navsettop", "navsetbottom", "navheader", "navfooter", "toc", "sphinxsidebar",
+        "related", "sidebar", "leftnav",
+    )
+)  # fmt: skip
+"""Classes and ids of <div>s that hold menus: Racket's, DocBook's, Sphinx's, Erlang's."""
 
 
 class _Reader(HTMLParser):
@@ -20,8 +27,14 @@ class _Reader(HTMLParser):
         self._skipped = 0
         self._kept = 0 if is_article else 1
         self._pre = 0
+        self._is_menu: list[bool] = []
 
     def handle_starttag(self, tag, attrs):
+        if tag == "div":
+            names = {word for key, value in attrs if key in ("class", "id") and value
+                     for word in value.split()}  # fmt: skip
+            self._is_menu.append(not names.isdisjoint(_MENUS))
+            self._skipped += self._is_menu[-1]
         self._skipped += tag in _SKIPPED
         self._kept += tag in _ARTICLES
         self._pre += tag == "pre"
@@ -31,6 +44,8 @@ class _Reader(HTMLParser):
             self.parts.append(" ")
 
     def handle_endtag(self, tag):
+        if tag == "div" and self._is_menu:
+            self._skipped -= self._is_menu.pop()
         self._skipped = max(0, self._skipped - (tag in _SKIPPED))
         self._kept = max(0, self._kept - (tag in _ARTICLES))
         self._pre = max(0, self._pre - (tag == "pre"))
