@@ -93,6 +93,12 @@ def test_a_corpus_of_files_is_prepared_loaded_and_inspected(folder, name):
     report = inspect(name, folder / "data")
     assert report.licence == "that of the files"
     assert sum(report.n_documents.values()) == 90
+    told = []
+    prepare(name, folder / "data", log=told.append)
+    (folder / "text" / "new.txt").write_text("new")
+    prepare(name, folder / "data", log=told.append)
+    assert len(told) == 1 and "changed since it was prepared; to take it as it is now" in told[0]
+    (folder / "text" / "new.txt").unlink()
     elsewhere = folder / "moved"
     (folder / "text").rename(elsewhere)
     moved = prepare(f"files:{elsewhere}/*", folder / "data", log=quiet)

@@ -67,7 +67,12 @@ def prepare(
     folder = _folder(name, data_dir, kept_as)
     if folder.exists():
         try:
-            return _read(name, data_dir, kept_as, every_byte=True)
+            corpus = _read(name, data_dir, kept_as, every_byte=True)
+            if not source.is_stored and source.version() and corpus.origin != source.origin:
+                log(
+                    f"{name} changed since it was prepared; to take it as it is now remove {folder}"
+                )
+            return corpus
         except CorpusError as problem:
             log(f"{problem} (doing so now)")
     if kept_as != BYTES.name:
@@ -81,7 +86,8 @@ def prepare(
         if kept_as == BYTES.name:
             shutil.rmtree(unfinished, ignore_errors=True)
             log(f"preparing {name}: {source.title}")
-            documents = _documents(source, Path(data_dir), log)
+            source = _at_hand(source, Path(data_dir) / "tfds", log)
+            documents = _documents(source, Path(data_dir) / "tfds", log)
             building.build_bytes(source, documents, unfinished, log)
         else:
             log(f"preparing {name} in tokens of {kept_as}")
@@ -191,23 +197,29 @@ def _text_to_learn(corpus: TokenizedCorpus) -> Iterator[str]:
         yield from piece.decode("utf-8", errors="ignore").split("\0")
 
 
-def _documents(source: Source, data_dir: Path, log: Log) -> Callable[[], Iterable[Document]]:
+def _at_hand(source: Source, tfds_dir: Path, log: Log) -> Source:
+    """The source with what it has to fetch, or with what the user once gave and is stored."""
+    if source.fetch is not None:
+        source.fetch(log)
+    if source.needs and not source.version():
+        stored = sorted(tfds_dir.glob(f"{source.name}/*/*/dataset_info.json"))
+        version = stored[-1].parents[1].name if stored else ""
+        return replace(source, version=lambda: version)
+    return source
+
+
+def _documents(source: Source, tfds_dir: Path, log: Log) -> Callable[[], Iterable[Document]]:
     """What gives the documents of a source, as often as it is asked."""
     if not source.is_stored:
         return source.read
     from train.data.builders import build_documents  # TFDS takes a second to import
 
-    folder = data_dir / "tfds" / source.name.replace("-", "_")
-    if source.fetch is not None:
-        source.fetch(log)
-    if not source.version() and (there := sorted(folder.glob("*/*/dataset_info.json"))):
-        version = there[-1].parents[1].name  # of what the user once gave, and need not give again
-        source = replace(source, version=lambda: version)
+    folder = tfds_dir / source.name.replace("-", "_")
     for killed in folder.glob("*/incomplete.*"):
         shutil.rmtree(killed)
     log(f"storing the documents of {source.name} (or finding them stored)")
     try:
-        stored = build_documents(source, folder.parent)
+        stored = build_documents(source, tfds_dir)
     except CorpusError:
         raise
     except Exception as error:  # TFDS and ArrayRecord report damaged files in many ways
@@ -215,7 +227,7 @@ def _documents(source: Source, data_dir: Path, log: Log) -> Callable[[], Iterabl
             raise
         log(f"{folder} cannot be read ({error}); building it anew")
         shutil.rmtree(folder)
-        stored = build_documents(source, folder.parent)
+        stored = build_documents(source, tfds_dir)
     return lambda: stored
 
 

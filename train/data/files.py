@@ -7,6 +7,7 @@ are read as such files.
 """
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -116,6 +117,16 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
         raise CorpusError(f"{path} cannot be read ({error}); get the file again") from error
 
 
+def fingerprint(pattern: str) -> str:
+    """How many files match, and a hash of their names, sizes and times; empty if there are none."""
+    try:
+        paths = matching(pattern)
+    except CorpusError:
+        return ""
+    looks = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return f"{len(paths)} {hashlib.sha256(repr(looks).encode()).hexdigest()[:12]}"
+
+
 def source(name: str) -> Source:
     """The corpus of that name, `files:GLOB` or `files:GLOB#FIELD`.
 
@@ -132,8 +143,8 @@ def source(name: str) -> Source:
         homepage="",
         field_types={"file": str},
         read=lambda: read_files(pattern, field or DEFAULT_FIELD),
-        package=f"{len(matching(pattern))} files" if glob.glob(pattern) else "files",
-        version=lambda: "",
+        package="local files",
+        version=lambda: fingerprint(pattern),
         cleaning=Cleaning(),
         split=SplitRule(),
         is_stored=False,
