@@ -54,7 +54,7 @@ def read_prepared(name: str, field: str, data_dir: Path | None) -> Iterator[Docu
 def _text_field(features: Any, field: str, name: str) -> str:
     import tensorflow_datasets as tfds
 
-    texts = [key for key, kind in features.items() if isinstance(kind, tfds.features.Text)]
+    texts = sorted(key for key, kind in features.items() if isinstance(kind, tfds.features.Text))
     if field in texts:
         return field
     if not field and len(texts) == 1:
