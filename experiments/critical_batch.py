@@ -57,6 +57,8 @@ class Options:
     """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """Of initialisation and data order."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
     rate: float = 0.016
     """Middle learning rate at 8 sequences; it follows the root of the batch, and is searched from
     there in factors of two."""

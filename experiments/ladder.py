@@ -37,6 +37,8 @@ class Options:
     """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """Of initialisation and data order."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
     recipe: Recipe = field(default_factory=Recipe)
     """Optimizer, schedule, rate, batch and context length; shapes are the family's own."""
 

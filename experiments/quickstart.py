@@ -64,6 +64,8 @@ class Options:
     """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """First seed of initialisation and data order; replicates count up from it."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
     recipe: Recipe = field(default_factory=Recipe)
     """Rules from size to hyperparameters."""
 

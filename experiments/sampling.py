@@ -12,7 +12,8 @@ from model.functional import Params
 from model.sampling import generate, next_token_table
 from train.checkpoint import load_weights, read_spec
 from train.config import SpecError
-from train.data.tokenizers import ByteTokenizer, get_tokenizer
+from train.data.corpora import load_tokenizer
+from train.data.tokenizers import Tokenizer
 from train.records import committed_attempt, read_run
 
 
@@ -22,7 +23,7 @@ class TrainedRun:
 
     model: ModelConfig
     params: Params
-    tokenizer: ByteTokenizer
+    tokenizer: Tokenizer
     parametrization: str = "standard"
 
 
@@ -54,7 +55,7 @@ def load_run(workspace: Workspace, name: str) -> TrainedRun:
     return TrainedRun(
         spec.model,
         load_weights(path, spec.model),
-        get_tokenizer(spec.data.tokenizer),
+        load_tokenizer(spec.data.corpus, workspace.data, spec.data.tokenizer),
         spec.parametrization,
     )
 

@@ -65,7 +65,9 @@ class Stage:
 
 def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan, TokenizedCorpus]:
     """Prepare the corpus and plan the study on it; nothing is frozen yet."""
-    corpus = prepare(options.corpus, stage.workspace.data, log=stage.say)
+    corpus = prepare(
+        options.corpus, stage.workspace.data, tokenizer=options.tokenizer, log=stage.say
+    )
     return experiment.plan(options, corpus), corpus
 
 
@@ -355,7 +357,8 @@ def redraw(sweep: str, stage: Stage, formats: Sequence[str] = PAGE_FORMATS) -> S
     folder = stage.workspace.sweep(sweep)
     plan = frozen_plan(folder)
     score(plan, stage.workspace, folder)
-    corpus = load(plan.cells[0].spec.data.corpus, stage.workspace.data)
+    data = plan.cells[0].spec.data
+    corpus = load(data.corpus, stage.workspace.data, tokenizer=data.tokenizer)
     draw(plan, fitted, folder, corpus, stage, formats)
     return folder
 

@@ -71,6 +71,8 @@ class Options:
     """The text, by a name of `launch.py data list`; lang:... generates it."""
     seed: int = 0
     """First seed of initialisation and data order; replicates count up from it."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
     rate: float = 0.02
     """Middle learning rate; half and twice of it are tried too, and further ones where the best
     of a cell is at an edge."""

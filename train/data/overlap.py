@@ -1,0 +1,54 @@
+"""How much of a held-out split's text occurs in training: a check for contamination."""
+
+import numpy as np
+
+WINDOW_BYTES = 64
+"""About eleven words of English; GPT-3's check took 13 (Brown et al. 2020, appendix C)."""
+
+_ONE_IN = 16
+_CHUNK_BYTES = 1 << 22
+_MULTIPLIER = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+def overlap(train_bytes: np.ndarray, held_out_bytes: np.ndarray) -> float:
+    """Share of the held-out text's windows of 64 bytes that occur in the training text.
+
+    One window in 16 is asked for, chosen by its own hash, so that the same text is chosen on both
+    sides. Texts are read in pieces; what is held is the held-out hashes.
+
+    Args:
+        train_bytes, held_out_bytes: uint8, documents in a row.
+    Returns: 0 to 1; 0 for a text shorter than a window.
+    """
+    asked = [hashes for hashes in _chosen(held_out_bytes)]
+    every = np.concatenate(asked) if asked else np.zeros(0, np.uint64)
+    if every.size == 0:
+        return 0.0
+    wanted = np.unique(every)
+    is_found = np.zeros(wanted.size, bool)
+    for hashes in _chosen(train_bytes):
+        places = np.searchsorted(wanted, hashes).clip(max=wanted.size - 1)
+        is_found[places[wanted[places] == hashes]] = True
+    return float(np.mean(is_found[np.searchsorted(wanted, every)]))
+
+
+def _chosen(text: np.ndarray):
+    """Hashes of the windows that are asked for, piece by piece."""
+    for start in range(0, len(text) - WINDOW_BYTES + 1, _CHUNK_BYTES):
+        hashes = window_hashes(text[start : start + _CHUNK_BYTES + WINDOW_BYTES - 1])
+        mixed = (hashes ^ (hashes >> np.uint64(29))) * np.uint64(_MULTIPLIER)
+        yield hashes[mixed >> np.uint64(60) == 0]
+
+
+def window_hashes(text: np.ndarray) -> np.ndarray:
+    """A polynomial hash modulo 2**64 of the 64 bytes from each place on: uint64.
+
+    Windows of 2 n bytes are put together from two of n, six times.
+    """
+    hashes, power = text.astype(np.uint64) + np.uint64(1), _MULTIPLIER
+    n = 1
+    while n < WINDOW_BYTES:
+        hashes = hashes[:-n] * np.uint64(power) + hashes[n:]
+        power, n = power * power & _MASK, 2 * n
+    return hashes
