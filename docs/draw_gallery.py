@@ -8,7 +8,7 @@ import argparse
 import io
 from pathlib import Path
 
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
@@ -35,7 +35,7 @@ def small(image: Image.Image, name: str) -> None:
     image.quantize(N_COLORS, Image.Quantize.FASTOCTREE).save(OUT / f"{name}.png", optimize=True)
 
 
-def picture(figure: FigureBase) -> Image.Image:
+def picture(figure: Figure) -> Image.Image:
     """A figure as an image."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI)  # type: ignore[attr-defined]

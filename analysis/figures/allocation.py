@@ -4,7 +4,7 @@ import math
 import textwrap
 
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.conventions import ConventionRow
 from analysis.figures import style
@@ -45,7 +45,7 @@ def estimates(row: ConventionRow) -> list[Estimate]:
     return listed
 
 
-def allocation(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def allocation(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Exponent a of N* ~ C^a by method and convention, beside Kaplan's and Chinchilla's."""
     n_rows = sum(len(estimates(row)) for row in inputs.conventions)
     figure = style.new_figure(

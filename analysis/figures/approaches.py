@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis import published
 from analysis.figures import style
@@ -24,7 +24,7 @@ GRID = 48
 TOP = ("approach", "a, N* ~ C^a", "b, D* ~ C^b", "bias of a")
 
 
-def approaches(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def approaches(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """N*(C) by approaches 1, 2 and 3, ten times beyond the runs, with the published lines.
 
     Source: after Hoffmann et al. 2022, arXiv:2203.15556, fig. 1.
@@ -115,7 +115,7 @@ def _slopes(ax: Axes) -> None:
                 linestyle=dash, zorder=1, label=f"{label}: {a:g}")  # fmt: skip
 
 
-def table_2(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def table_2(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Exponents of every approach and method with their intervals and bias, and those published.
 
     Source: after Hoffmann et al. 2022, arXiv:2203.15556, table 2.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures.allocation import allocation
 from analysis.figures.approaches import approaches, table_2
@@ -79,7 +79,7 @@ class Drawing:
     """
 
     name: str
-    draw: Callable[..., FigureBase]
+    draw: Callable[..., Figure]
     caption: str
     paper: str = ""
     missing: Callable[[FigureInputs], str] = _nothing

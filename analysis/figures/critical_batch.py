@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.frontier.critical_batch import Compared, Critical, CriticalLaw
@@ -25,7 +25,7 @@ class SizeFound:
     compared: tuple[Compared, ...]
 
 
-def critical_figure(title: str, found: Sequence[SizeFound]) -> FigureBase:
+def critical_figure(title: str, found: Sequence[SizeFound]) -> Figure:
     """Steps against tokens to each loss; then B_crit and B_simple against the loss.
 
     Source: after McCandlish et al. 2018, arXiv:1812.06162, figures 5 and 7; Kaplan et al. 2020,

@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.conventions import ConventionRow
 from analysis.figures import style
@@ -14,7 +14,7 @@ COUNTS = {"total": "with embeddings", "non_embedding": "without embeddings"}
 MOST_NAMED = 12
 
 
-def embeddings(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def embeddings(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Losses less the data's term of the joint fit against both counts of N, one mark a depth.
 
     Kaplan et al. train every size to convergence; here each count has its joint fit, whose

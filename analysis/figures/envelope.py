@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import curves, style
 from analysis.figures.inputs import FigureInputs
@@ -16,7 +16,7 @@ FAR = 10.0
 MOST_SHOWN = 400
 
 
-def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Training curves with their lower envelope; N and D of its winners, projected tenfold.
 
     Source: after Hoffmann et al. 2022, arXiv:2203.15556, fig. 2 (approach 1).

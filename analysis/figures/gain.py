@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures.style import (
     BLUE,
@@ -28,7 +28,7 @@ def draw_gain(
     baseline: Points,
     new: Points,
     gain: PairedGain,
-) -> FigureBase:
+) -> Figure:
     """Left: loss over training FLOPs, pairs joined. Right: gain by cell, the mean with its band.
 
     Args: labels, cells: name and number of the cell of every pair, in the rows' order.

@@ -12,7 +12,7 @@ from analysis.frontier.approaches import ApproachRow, compare
 from analysis.frontier.critical_batch import CriticalLaw
 from analysis.frontier.loss_of_compute import Envelope, Frontier
 from analysis.intervals.uncertainty import Prediction
-from analysis.load import Points
+from analysis.load import Points, select
 from analysis.published import PublishedLaw
 
 Convention = tuple[str, str]
@@ -62,7 +62,7 @@ class HeldOut:
         return self.measured_loss_nats is not None and low <= self.measured_loss_nats <= high
 
 
-N_APPROACH_DRAWS = 200
+N_APPROACH_DRAWS = 120
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,14 @@ def run_groups(inputs: FigureInputs) -> tuple[Group, ...]:
             example = _detail(dict(inputs.main.fit.rows_excluded)[str(rows.index[0])])
             groups.append(Group(reason, example, False, *arrays))
     return tuple(groups)
+
+
+def some_of(points: Points, most: int) -> Points:
+    """At most so many of the runs, at random but always the same, for what takes many fits."""
+    if len(points) <= most:
+        return points
+    kept = np.random.default_rng(0).permutation(len(points)) < most
+    return select(points, [None if keep else "not drawn" for keep in kept])
 
 
 def count_text(inputs: FigureInputs) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.figures.style import Page
@@ -18,7 +18,7 @@ N_NAMED = 8
 
 def attention(
     title: str, footer: str, patterns: np.ndarray, tokens: Sequence[str], page: Page = style.SCREEN
-) -> FigureBase:
+) -> Figure:
     """One map a layer (rows) and head (columns): how much each token (row) looks at each (column).
 
     Args:
@@ -70,7 +70,7 @@ def embeddings(
     tokens: Sequence[str],
     kinds: Mapping[str, np.ndarray],
     page: Page = style.SCREEN,
-) -> FigureBase:
+) -> Figure:
     """Token embeddings in the plane of their first two principal components.
 
     Args:
@@ -106,7 +106,7 @@ def next_tokens(
     probabilities: np.ndarray,
     tokens: Sequence[str],
     page: Page = style.SCREEN,
-) -> FigureBase:
+) -> Figure:
     """Next-token probabilities against their rank, both in logs; the likeliest are named.
 
     Args: probabilities, tokens: of the whole vocabulary (V,).
@@ -138,7 +138,7 @@ def training(
     final: float | None,
     unit: str,
     page: Page = style.SCREEN,
-) -> FigureBase:
+) -> Figure:
     """Loss while training, with the learning rate under it.
 
     Args:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs
@@ -18,7 +18,7 @@ FAR = 10.0  # times the largest compute: how far the power laws are drawn on
 PERCENT = f"{INTERVAL_LEVEL:.0%}"
 
 
-def isoflop(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def isoflop(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Loss against N at each budget with its parabola; then N* and D* of the minima against C.
 
     A minimum that was refused is hollow, at the lowest size measured, its reason in the legend.

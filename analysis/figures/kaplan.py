@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import curves, style
 from analysis.figures.inputs import FigureInputs, Group, run_groups
@@ -20,7 +20,7 @@ CURVE_CONVENTION = "matmul_full"  # the only one that curves are logged in
 FLOPS_COLUMN = f"train_flops_{CURVE_CONVENTION}"
 
 
-def kaplan_panels(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def kaplan_panels(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Every training curve against compute, final losses against data, and against parameters.
 
     The lines of the second and third panel are limits of the joint fit (the other variable

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis import published
 from analysis.figures import style
@@ -22,7 +22,7 @@ ORDER = (  # from Kaplan's way of counting to Hoffmann's
 N_PRINTED = 5  # rows of Porian's ladder with an interval
 
 
-def ladder(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def ladder(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """The exponent a step by step: ours by counting, beside the steps that Porian et al. print.
 
     Source: after Porian et al. 2024, arXiv:2406.19146, fig. 1 and table of exponents.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import curves, style
 from analysis.figures.inputs import FigureInputs, run_groups
@@ -25,7 +25,7 @@ AFTER_WARMUP = 2.0
 """Times the warm-up from which a curve counts; Kaplan et al. leave the transient out as well."""
 
 
-def learning_curves(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def learning_curves(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Every training curve against the tokens seen and against the compute spent.
 
     Source: after Kaplan et al. 2020, arXiv:2001.08361, fig. 2.
@@ -61,7 +61,7 @@ def _curves_panel(ax: Axes, inputs: FigureInputs, scale: Any, column: str) -> No
     style.ngram_lines(ax, inputs.ngram_entropies)
 
 
-def data_and_steps(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def data_and_steps(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """L(N, D) against D, the excess over infinite data, and learning curves with L(N, S).
 
     Excess: L(N, D) / L(N, infinite D) - 1 against N^(alpha_N/alpha_D) / D, on which the law is one

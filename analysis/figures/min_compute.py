@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis import published
 from analysis.figures import curves, style
@@ -51,7 +51,7 @@ def no_critical_batch(inputs: FigureInputs) -> str:
     return "" if len(inputs.curves) else "no training curves were recorded"
 
 
-def min_compute(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def min_compute(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Loss against C and C_min along the envelopes; N and S_min of the winners against C_min.
 
     C_min = C / (1 + B/B_crit(L)), S_min = S / (1 + B_crit(L)/B).

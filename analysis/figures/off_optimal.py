@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis import published
 from analysis.figures import style
@@ -19,7 +19,7 @@ MOST_COST = 4.0
 MOST_BUDGETS = 8
 
 
-def off_optimal(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def off_optimal(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Loss against size at equal compute; compute and tokens to the same loss off the optimal size.
 
     Under E + A/N^alpha + B/D^beta and C = 6ND the two costs depend on N/N* and the exponents alone,

@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, run_groups
@@ -16,7 +16,7 @@ N_LINES = 5
 N_DRAWS = 200
 
 
-def overtraining(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def overtraining(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Loss above the floor against C = 6ND by tokens per parameter; the loss off the best ratio.
 
     The law says that runs at equal M = D/N lie on parallel lines.

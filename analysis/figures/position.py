@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from analysis.figures import style
@@ -17,7 +17,7 @@ NO_EVALUATIONS = (
 )
 
 
-def position(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def position(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Of each size the run of lowest loss: loss against position with its law, and against N.
 
     Source: after Kaplan et al. 2020, arXiv:2001.08361, figs. 20 and 21.

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, HeldOut, run_groups
@@ -16,7 +16,7 @@ from analysis.laws import predict
 NOTHING_YET = "no held-out run has been predicted yet"
 
 
-def prediction(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def prediction(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Predicted intervals by convention with the measured loss; extrapolation in compute."""
     meaning = "by row on the left; on the right N {}, C {}".format(*inputs.headline)
     figure, (left, right) = style.panels(

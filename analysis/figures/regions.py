@@ -4,30 +4,29 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 from scipy.ndimage import zoom
 from scipy.special import chdtri
 
 from analysis.figures import style
-from analysis.figures.inputs import FigureInputs
+from analysis.figures.inputs import FigureInputs, some_of
 from analysis.figures.style import Page
 from analysis.figures.text import law_text
 from analysis.fit import DEFAULT_DELTA
 from analysis.fitting.estimate import projected_surface, setup
 from analysis.laws.base import EXPONENT_BOUNDS, FLOOR_BOUND
-from analysis.load import Points, select
 
 PAIRS = (("A", "alpha"), ("B", "beta"), ("alpha", "beta"))
 SHARES = (0.5, 0.8, 0.95)
-GRID, COARSE = 33, 17  # values of a parameter in a surface; where a third one is searched
-MOST_ROWS = 150
+GRID, COARSE = 33, 15  # values of a parameter in a surface; where a third one is searched
+MOST_ROWS = 100
 FINER = 4  # times the coarse grid: contours of a smooth surface, drawn smoothly
 RISES = (0.01, 0.03, 0.1, 0.3)
 LEAST_DRAWS = 20
 MARKS = (("d", style.VERMILION), ("^", style.GREEN), ("v", style.PURPLE))
 
 
-def regions(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def regions(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Bootstrap draws of pairs of parameters with ellipses that hold 50, 80 and 95% of them.
 
     An ellipse is that of the draws' covariance in the logs of coefficients. Constants that a paper
@@ -114,7 +113,7 @@ def _ellipse(draws: np.ndarray, share: float) -> np.ndarray:
     return draws.mean(0)[:, None] + (vectors * np.sqrt(np.maximum(values, 0))) @ circle
 
 
-def ridge(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def ridge(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """The objective over both exponents, and over floor and exponent, all else fitted anew.
 
     A bowl is a pair that the runs determine; a valley is a ridge along which one pays for the
@@ -137,7 +136,7 @@ def ridge(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
 
 
 def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> None:
-    fit, points = inputs.main.fit, _some(inputs.main_points)
+    fit, points = inputs.main.fit, some_of(inputs.main_points, MOST_ROWS)
     n = COARSE if names[0] == "E" else GRID
     x, y = (_span(inputs, name, n) for name in names)
     objective, delta = fit.objective, fit.delta or DEFAULT_DELTA
@@ -164,14 +163,6 @@ def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> No
     ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     some = f",\n{len(points)} of the runs" if len(points) < len(inputs.main_points) else ""
     style.label_axes(ax, *names, f"rise of the objective ({objective}) over its least value{some}")
-
-
-def _some(points: Points) -> Points:
-    """At most MOST_ROWS of the runs, at random: a surface takes a fit at every of its points."""
-    if len(points) <= MOST_ROWS:
-        return points
-    kept = np.random.default_rng(0).permutation(len(points)) < MOST_ROWS
-    return select(points, [None if keep else "not drawn" for keep in kept])
 
 
 def _span(inputs: FigureInputs, name: str, n: int = GRID) -> np.ndarray:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs
@@ -30,7 +30,7 @@ def unrepeated(inputs: FigureInputs) -> str:
     return "" if (epochs > 2).sum() >= 4 else "fewer than four runs of more than two epochs"
 
 
-def repetition(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def repetition(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Loss against epochs at equal size and unique data; the effective data of repeated tokens.
 
     Effective data of a run are the unique tokens that would give its loss by the law.

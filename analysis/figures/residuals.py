@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, Group, run_groups
@@ -10,7 +10,7 @@ from analysis.figures.style import Page
 from analysis.figures.text import law_text
 
 
-def residuals(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def residuals(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Log of measured over predicted loss of the joint fit, flagged and left-out runs hollow.
 
     Sigma is sqrt(sum r^2 / (rows - parameters)) over the fitted rows.

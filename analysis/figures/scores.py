@@ -2,10 +2,10 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.figures.inputs import FigureInputs, run_groups
+from analysis.figures.inputs import FigureInputs, count_text, run_groups, some_of
 from analysis.figures.style import Page
 from analysis.figures.text import law_text
 from analysis.fit import fit
@@ -16,13 +16,13 @@ from analysis.validity.extrapolation import FREE, PINNED, SHARES, rollouts, scor
 
 N_FOLDS = 5
 LEVELS = np.linspace(0.05, 0.95, 19)
-N_DRAWS = 60
-MANY = 400  # runs from which one cut a variable is enough to rank laws
+N_DRAWS = 40
+MANY = 200  # runs: more are not needed to rank laws, or to see whether intervals cover
 SCORED = ("chinchilla", "chinchilla_shared", "kaplan", "power_C")
 LETTERS = {"N": ("o", style.BLUE), "D": ("s", style.VERMILION), "C": ("D", style.GREEN)}
 
 
-def predicted(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def predicted(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Measured loss of every run against what the joint fit says of it, held-out run included."""
     joint = inputs.main.fit
     figure = style.new_figure(
@@ -57,7 +57,7 @@ def predicted(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     return figure
 
 
-def coverage(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def coverage(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Share of runs left out that lie inside of their intervals, against the level asked for.
 
     Left out by fifths at random, and the fifth of most compute. On the diagonal intervals say what
@@ -65,13 +65,14 @@ def coverage(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     """
     figure = style.new_figure(
         f"{inputs.title}: do the intervals cover?",
-        style.footer(inputs) + f"  ·  intervals of one new run, {N_DRAWS} bootstrap draws a fit",
+        style.footer(inputs, runs=_some_text(inputs))
+        + f"  ·  intervals of one new run, {N_DRAWS} bootstrap draws a fit",
         width=6.8,
         height=6.4,
         page=page,
     )
     ax = figure.subplots()
-    points = inputs.main_points
+    points = some_of(inputs.main_points, MANY)
     ax.plot((0, 1), (0, 1), color=style.BLACK, linewidth=1, label="as asked for")
     ends = (points.train_flops >= np.quantile(points.train_flops, 1 - 1 / N_FOLDS),)
     for name, folds, (marker, color) in (
@@ -95,6 +96,11 @@ def coverage(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
     return figure
 
 
+def _some_text(inputs: FigureInputs) -> str:
+    n = len(inputs.main_points)
+    return f"{MANY} of the {n} runs fitted" if n > MANY else count_text(inputs)
+
+
 def _folds(points: Points) -> list[np.ndarray]:
     """Masks of runs left out; those of one cluster go together."""
     names, codes = np.unique(points.cluster, return_inverse=True)
@@ -116,21 +122,19 @@ def _inside(inputs: FigureInputs, points: Points, mask: np.ndarray) -> np.ndarra
     return ((low <= left.loss_nats) & (left.loss_nats <= high)).T
 
 
-def extrapolation(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def extrapolation(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Laws ranked by their error on the largest runs left out, with every cut beside the mean.
 
-    Cuts leave out the largest 15, 30 and 50% of the runs by N, by D and by C; of very many runs
-    the largest 30% only.
+    Cuts leave out the largest 15, 30 and 50% of the runs by N, by D and by C.
     """
-    points = inputs.main_points
+    points = some_of(inputs.main_points, MANY)
     laws = [LAWS[name] for name in SCORED]
-    shares = SHARES if len(points) < MANY else (0.3,)
-    found = rollouts(points, laws, shares=shares, n_bootstrap=0)
+    found = rollouts(points, laws, n_bootstrap=0)
     ranked = scores(found)
     figure = style.new_figure(
         f"{inputs.title}: which law extrapolates?",
-        style.footer(inputs) + "  ·  left out: the largest "
-        f"{', '.join(f'{s:.0%}' for s in shares)}; fits by least squares in log loss; a pinned "
+        style.footer(inputs, runs=_some_text(inputs)) + "  ·  left out: the largest "
+        f"{', '.join(f'{s:.0%}' for s in SHARES)}; fits by least squares in log loss; a pinned "
         "floor is that of all runs, so not blind",
         width=9.5,
         height=2.6 + 0.34 * len(ranked),

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -19,13 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, LogNorm
-from matplotlib.figure import Figure, FigureBase, SubFigure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
     LogLocator,
     MaxNLocator,
-    NullFormatter,
     NullLocator,
 )
 from matplotlib.transforms import ScaledTranslation
@@ -45,8 +44,6 @@ TITLE_SIZE, LABEL_SIZE, TICK_SIZE, SMALL_SIZE = 12, 10, 9, 8
 MARKER_SIZE = 42
 FLAG_MARKERS = ("s", "^", "D", "v", "P", "X")
 PNG_DPI = 150
-MOST_DECADES_CUT = 4.0
-"""From so many decades on an axis marks these alone, and nothing between them."""
 PLAIN_FROM, PLAIN_TO = 1e-3, 2e3
 """An axis within these bounds, such as one of ratios, has plain numbers and no powers of ten."""
 MOST_VECTOR_POINTS = 20_000
@@ -82,19 +79,21 @@ COLUMN_WIDTH = 5.0
 
 def new_figure(
     title: str, footer: str, *, width: float, height: float, page: Page = SCREEN
-) -> FigureBase:
-    """An empty figure with its title above and its footer below, which the layout leaves free."""
+) -> Figure:
+    """An empty figure with its title above and its footer below, which the layout leaves free.
+
+    On a page with a parent it is that part of the larger figure.
+    """
 
     if page.is_column:
         width = COLUMN_WIDTH
-    figure: FigureBase
     if page.parent is None:
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
         engine = figure.get_layout_engine()
         assert engine is not None
         engine.set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)  # type: ignore[call-arg]
     else:
-        figure = page.parent
+        figure = cast(Figure, page.parent)
         page.asked.append((width, height))
     heading = textwrap.fill(plain(title), int(width * 8.5))
     figure.suptitle(heading, fontsize=TITLE_SIZE, x=0.01, ha="left", weight="bold")
@@ -112,7 +111,7 @@ def panels(
     width: float,
     height: float,
     ratios: Sequence[float] | None = None,
-) -> tuple[FigureBase, list[Axes]]:
+) -> tuple[Figure, list[Axes]]:
     """A figure of n panels side by side; in a column of print one under the other."""
     if page.is_column:
         figure = new_figure(title, footer, width=width, height=1.0 + n * 0.66 * height, page=page)
@@ -156,11 +155,8 @@ def log_axis(ax: Axes, name: Literal["x", "y"], values: Any, *, pad: float = 1.2
     axis.set_major_locator(LogLocator(10))
     formatter = FuncFormatter(lambda x, _: f"{x:g}" if is_plain else power_of_ten(x))
     axis.set_major_formatter(formatter)
-    if decades >= MOST_DECADES_CUT:
-        axis.set_minor_locator(NullLocator())  # a mark costs as much as a label
-    elif decades >= 2.2:
-        axis.set_minor_locator(LogLocator(10, subs=tuple(range(2, 10))))
-        axis.set_minor_formatter(NullFormatter())
+    if decades >= 2.2:
+        axis.set_minor_locator(NullLocator())  # a mark costs as much time as a label
     else:
         some = (2, 5) if name == "x" else (2, 3, 5)
         between = (3,) if decades > 1.2 else some if decades > 0.6 else (2, 3, 4, 6, 8)
@@ -234,7 +230,7 @@ def size_scale(n_params: Any) -> ScalarMappable:
     return ScalarMappable(LogNorm(low, high), shades)
 
 
-def size_bar(figure: FigureBase, ax: Any, scale: ScalarMappable, sizes: Any, label: str) -> None:
+def size_bar(figure: Figure, ax: Any, scale: ScalarMappable, sizes: Any, label: str) -> None:
     """The colour bar of size_scale beside its panels, sizes as ticks where they are few."""
 
     bar = figure.colorbar(scale, ax=ax, pad=0.01, fraction=0.04, aspect=30)
@@ -286,7 +282,7 @@ def draw_lines(ax: Axes, lines: Sequence[np.ndarray], colors: Any, **look: Any) 
 
 
 def save(
-    figure: FigureBase, path_stem: Path | str, formats: Sequence[str] = FORMATS
+    figure: Figure, path_stem: Path | str, formats: Sequence[str] = FORMATS
 ) -> list[Path]:  # fmt: skip
     """Write PATH_STEM.png (150 dpi), .pdf and .svg, or some of them; equal figures give equal
     bytes, never half a file."""

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
@@ -26,7 +26,7 @@ N_LEVELS = 12
 MOST_SLICES = 10
 
 
-def surface(inputs: FigureInputs, page: Page = style.SCREEN) -> FigureBase:
+def surface(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     """Filled contours of the joint fit in the N-D plane with the runs; slices at equal compute.
 
     The compute-optimal path minimises the fitted loss under the FLOPs of the headline convention,

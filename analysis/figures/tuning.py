@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.fit import Fit
@@ -17,7 +17,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 def tuning_figure(
     title: str, searches: Sequence[Search], cells: Sequence[Cell], rate: Fit, batch: Fit
-) -> FigureBase:
+) -> Figure:
     """Loss against rate; best rates measured against predicted; best batches against D.
 
     Colour tells N, marker tells D; intervals are 90%, of the noise between seeds.
