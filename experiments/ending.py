@@ -19,7 +19,7 @@ from experiments.workspace import SweepFolder, Workspace, write_json
 from train.records import read_run, to_plain
 
 if TYPE_CHECKING:
-    from matplotlib.figure import FigureBase
+    from matplotlib.figure import Figure
 
     from experiments.recipes import NamedRecipe
 
@@ -34,7 +34,7 @@ class Ending:
     tables: Mapping[str, Sequence[Row]]
     sentences: tuple[str, ...]
     values: dict[str, Any]
-    figures: Mapping[str, "tuple[FigureBase, str]"] = field(default_factory=dict)
+    figures: Mapping[str, "tuple[Figure, str]"] = field(default_factory=dict)
     recipe: "NamedRecipe | None" = None
 
 

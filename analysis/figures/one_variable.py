@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure
 
 from analysis.figures.style import (
     MARKER_SIZE,
@@ -23,7 +23,7 @@ def draw_one_variable(
     x_label: str,
     series: Sequence[tuple[str, np.ndarray, np.ndarray]],
     laws: Sequence[tuple[str, str, Fit]],
-) -> FigureBase:
+) -> Figure:
     """Points by series, and fitted laws as lines over the range of all points.
 
     Args:
