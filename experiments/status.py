@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from experiments.cells import CellRow, SweepCells, read_cells
 from experiments.compact import stamp_of, stored_runs
+from experiments.executors.failures import last_lines
 from experiments.workspace import SweepFolder, Workspace
 from train import lease
-from train.records import Attempt, RecordError, attempts, read_run
+from train.records import Attempt, RecordError, attempts, last_point, read_run
 
 State = Literal[
     "finished", "diverged", "running", "waiting", "interrupted", "failed", "cancelled"
@@ -34,8 +35,6 @@ OVER: tuple[State, ...] = ("finished", "diverged", "failed", "cancelled")
 FRESH_S = 30.0
 """A heartbeat of another host no older than this, by the file system's clock, is alive."""
 
-LOG_LINES = 5
-_TAIL_BYTES = 8192
 _STORED = ["run_id", "status", "attempt", "loss_nats", "seconds", "diverged_step", "n_steps"]
 
 
@@ -199,7 +198,7 @@ def _uncommitted(store: Path, cell: CellRow) -> RunStatus:
         return run
     return replace(
         run, state=halt.kind, eta_seconds=None, reason=halt.reason, host=halt.host, log=halt.log,
-        log_tail=() if halt.log is None else last_lines(Path(halt.log)),
+        log_tail=tuple(last_lines(halt.log)),
     )  # fmt: skip
 
 
@@ -233,31 +232,6 @@ def seconds_of(attempt: Attempt) -> float | None:
     except OSError:
         return None
     return max(0.0, logged - begun)
-
-
-def last_point(attempt: Attempt) -> dict[str, Any]:
-    """The newest whole point of an attempt's curve, empty if there is none."""
-    for line in reversed(_tail(attempt.directory / "curve.jsonl").split("\n")[:-1]):
-        try:
-            return json.loads(line)
-        except ValueError:
-            continue
-    return {}
-
-
-def last_lines(path: Path) -> tuple[str, ...]:
-    """The last lines of a log that say something; none if it cannot be read here."""
-    lines = [line.rstrip() for line in _tail(path).splitlines()]
-    return tuple([line for line in lines if line][-LOG_LINES:])
-
-
-def _tail(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _directory(store: Path, run: RunStatus) -> Path:

@@ -174,6 +174,9 @@ def column_type(name: str) -> Literal["text", "truth", "real", "reals", "whole"]
     return "real" if is_real else "whole"
 
 
+_TAIL_BYTES = 8192
+
+
 class RecordError(ValueError):
     """A record that cannot be read; the message names the file and the remedy."""
 
@@ -252,6 +255,26 @@ def read_points(attempt: Attempt) -> list[dict[str, Any]]:
     return _read_lines(path, remedy=_train_again(path))
 
 
+def last_point(attempt: Attempt) -> dict[str, Any]:
+    """The newest whole point of an attempt's curve, empty if there is none; reads only its end."""
+    for line in reversed(tail_of(attempt.directory / "curve.jsonl").split("\n")[:-1]):
+        try:
+            return json.loads(line)
+        except ValueError:
+            continue
+    return {}
+
+
+def tail_of(path: Path) -> str:
+    """The end of a text file, empty if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def add_evaluations(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> None:
     """Add evaluations that are not there yet, all or none; any number of processes may do so.
 
@@ -266,7 +289,11 @@ def add_evaluations(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> None:
             there.setdefault(_evaluation_key(row), row)
         if len(there) > n_before:
             text = "".join(_line(row) + "\n" for row in there.values())
-            write_atomically(attempt.directory / "evaluations.jsonl", text)
+            path = attempt.directory / "evaluations.jsonl"
+            if not path.exists():
+                _reseal(path)  # removed by its user, it may come back in other words
+            write_atomically(path, text)
+            _reseal(path)
 
 
 def read_evaluations(attempt: Attempt) -> list[dict[str, Any]]:
@@ -376,6 +403,15 @@ def check_written(path: Path) -> None:
         raise RecordError(f"{sealed} is damaged ({error!r}); {_train_again(path)}") from error
     if is_changed:
         raise RecordError(f"{path} is not as it was written; {_train_again(path)}")
+
+
+def _reseal(path: Path) -> None:
+    """Enter a file of a committed attempt as it is now, or is not, among the digests."""
+    sealed = path.parent / "digests.json"
+    if sealed.exists():
+        others = {k: v for k, v in json.loads(sealed.read_bytes()).items() if k != path.name}
+        now = integrity.digests(path.parent, [path.name])
+        write_atomically(sealed, json.dumps({**others, **now}) + "\n")
 
 
 def _train_again(path: Path) -> str:

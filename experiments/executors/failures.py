@@ -7,6 +7,7 @@ from pathlib import Path
 
 from train.config import RunSpec
 from train.lease import Halt
+from train.records import tail_of
 
 N_LOG_LINES = 5
 
@@ -80,14 +81,9 @@ def describe(failed: RunsFailed) -> list[str]:
 
 
 def last_lines(log: str | None, n: int = N_LOG_LINES) -> list[str]:
-    """The last lines of a log that are not empty; none if it cannot be read."""
-    if log is None:
-        return []
-    try:
-        text = Path(log).read_text(errors="replace")
-    except OSError:
-        return []
-    return [line for line in text.splitlines() if line.strip()][-n:]
+    """The last lines of a log that are not empty; none if it cannot be read here."""
+    text = "" if log is None else tail_of(Path(log))
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-n:]
 
 
 def describe_os_error(error: OSError) -> str:

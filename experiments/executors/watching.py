@@ -4,7 +4,6 @@ Files tell what is done (records, halts, curves) and who is at it (leases). The 
 which tasks have ended. A task that ended while there is work for it is started again.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -177,11 +176,12 @@ class Watcher:
     def _look_at_curve(self, job: Job) -> None:
         run_id = job.spec.run_id
         tried = records.attempts(self._store, run_id)
-        point = last_point(tried[-1]) if tried else None
-        if point is not None and point[0] > self._steps.get(run_id, 0):
-            self._steps[run_id] = point[0]
+        point = records.last_point(tried[-1]) if tried else {}
+        if (step := point.get("step", 0)) > self._steps.get(run_id, 0):
+            self._steps[run_id] = step
             self._starts.clear()
-            self._progress.on_progress(Progress(run_id, point[0], job.spec.n_steps, point[1]))
+            at = Progress(run_id, step, job.spec.n_steps, point["loss_nats"])
+            self._progress.on_progress(at)
 
     def _tend(self) -> None:
         """Settle what ended tasks left behind, and start tasks where there is work for them."""
@@ -248,20 +248,3 @@ class Watcher:
 
     def _say(self, text: str) -> None:
         self._console.print(f"  {text}", highlight=False, soft_wrap=True)
-
-
-def last_point(attempt: Attempt) -> tuple[int, float] | None:
-    """Step and loss of the last point that an attempt logged; reads no more than its end."""
-    try:
-        with open(attempt.directory / "curve.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 2000))
-            whole_lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return None
-    if not whole_lines:
-        return None
-    try:
-        point = json.loads(whole_lines[-1])
-    except ValueError:  # a line longer than what was read
-        return None
-    return point["step"], point["loss_nats"]

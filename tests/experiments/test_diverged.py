@@ -123,8 +123,8 @@ def test_an_absurd_rate_is_repeated_until_the_run_finishes(
     folder = shared_workspace.sweep("wild")
     plan = make_plan(1e38, 0.01)
     freeze_plan(plan, folder)
-    train(plan, plan.cells, prepared[1], stage, 1)
-    repeat_diverged(plan, prepared[1], stage, 1)
+    train(plan, plan.cells, prepared[1], stage)
+    repeat_diverged(plan, prepared[1], stage)
     whole = diverged.with_retries(plan, folder)
     ids = [cell.spec.run_id for cell in whole.cells]
     rows = [read_run(shared_workspace.runs, run_id) for run_id in ids]
@@ -147,7 +147,7 @@ def test_an_absurd_rate_is_repeated_until_the_run_finishes(
     assert _note(found[3]) == f"repeats {ids[2][:8]}"
     assert _note(found[2]).startswith(f"repeats {ids[0][:8]}; diverged at step ")
     stage = dataclasses.replace(stage, retry_diverged=0.5)
-    repeat_diverged(plan, prepared[1], stage, 1)
+    repeat_diverged(plan, prepared[1], stage)
     assert len(list(folder.retries.iterdir())) == 2, "done is done"
 
 

@@ -27,7 +27,7 @@ def workspace(finished_study, tmp_path_factory):
     shutil.copytree(finished_study, out)
     rng = np.random.default_rng(5)
     texts = [bytes(rng.integers(97, 123, 400).astype(np.uint8)).decode() for _ in range(60)]
-    documents = [Document(f"other-{i}", text) for i, text in enumerate(texts)]
+    documents = [Document(f"other-{i:02d}", text) for i, text in enumerate(texts)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builders, "build_documents", lambda name, data_dir: documents)
         corpora.prepare(OTHER, out / "data", log=lambda text: None)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from experiments.executors import watching
 from experiments.executors.task import make_queue, read_holder, write_holder
-from experiments.executors.watching import Ended, TasksFailed, Watcher, last_point
+from experiments.executors.watching import Ended, TasksFailed, Watcher
 from experiments.progress import SweepProgress
 from train import lease, records
 from train.jobs import Job, job_from_json
@@ -186,11 +186,11 @@ def test_ctrl_c_stops_the_tasks(watched):
 
 def test_the_last_point_of_a_curve_is_read_from_its_end(workspace):
     attempt = records.begin_attempt(workspace.runs, "run")
-    assert attempt is not None and last_point(attempt) is None
+    assert attempt is not None and records.last_point(attempt) == {}
     records.append_points(attempt, [{"step": s, "loss_nats": s / 2} for s in range(1, 300)])
     with open(attempt.directory / "curve.jsonl", "a") as file:
         file.write('{"step": 300, "lo')
-    assert last_point(attempt) == (299, 149.5)
+    assert records.last_point(attempt) == {"step": 299, "loss_nats": 149.5}
 
 
 def test_a_task_says_which_process_it_is(watched):

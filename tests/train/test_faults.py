@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -166,8 +168,9 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path, spec):
     store = tmp_path / "runs"
     store.mkdir(mode=0o555)
     tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
+    for folder in tmp_path.parents:
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
     with as_nobody(), pytest.raises(PermissionError) as refused:
         lease.claim(store, spec.run_id)
     assert refused.value.filename == str(store / spec.run_id)
