@@ -106,7 +106,7 @@ def prepare(
     log(
         f"prepared {name}: {len(corpus.train_tokens):,} training and "
         f"{len(corpus.validation_tokens):,} validation tokens, "
-        f"{_counted(corpus.n_dropped)} documents dropped"
+        f"documents dropped: {_counted(corpus.n_dropped)}"
     )
     return corpus
 
@@ -229,7 +229,7 @@ def _unfinished(folder: Path) -> Path:
 
 
 def _counted(n_dropped: dict[str, int]) -> str:
-    return ", ".join(f"{n} {why}" for why, n in n_dropped.items()) or "no"
+    return ", ".join(f"{n} {why}" for why, n in n_dropped.items()) or "none"
 
 
 def _tokenizer(wanted: str, corpus: TokenizedCorpus, kept: Path, log: Log) -> BpeTokenizer:
