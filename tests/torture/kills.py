@@ -63,7 +63,7 @@ class _Fight:
         """Blows until there were enough, launches until one is left alone to its end."""
         deadline, strike_at = time.monotonic() + TIMEOUT_S, self._next_strike()
         self.launches = [self._launch() for _ in range(self.blows.n_launchers)]
-        while any(launch.code is None for launch in self.launches):
+        while any(launch.code != 0 for launch in self.launches):
             time.sleep(0.02)
             self.commits.look()
             self._look_for_recoveries()
