@@ -8,6 +8,7 @@ import tiny_study
 from experiments import quickstart
 from experiments.workspace import Workspace
 from train import records
+from train.config import Budget, DataConfig, OptimizerConfig, RunSpec
 from train.data import builders, corpora
 from train.data.languages import MarkovSource, as_corpus
 from train.records import RUN_COLUMNS
@@ -76,3 +77,19 @@ def share(prepared):
 def shared_workspace(share, tmp_path):
     """A workspace of the test's own on the prepared corpus."""
     return share(tmp_path / "out")
+
+
+@pytest.fixture
+def make_spec(prepared, tiny):
+    """Make the spec of a tiny run on the prepared text."""
+    corpus = prepared[1]
+    data = DataConfig(
+        corpus.name, corpus.content_hash, corpus.tokenizer, corpus.tokenizer_hash, corpus.split_rule
+    )
+    model = dataclasses.replace(tiny, vocab_size=256, n_layers=1)
+
+    def make(steps=30, **changes):
+        parts = {"model": model, "data": data, "optimizer": OptimizerConfig(lr=0.01)}
+        return RunSpec(**{**parts, "budget": Budget(steps=steps), **changes})
+
+    return make

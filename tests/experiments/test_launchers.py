@@ -20,27 +20,11 @@ from experiments.executors.local import execute
 from experiments.progress import SweepProgress
 from experiments.stages import freeze_plan
 from train import checkpoint, lease, records
-from train.config import Budget, DataConfig, OptimizerConfig, RunSpec
 from train.jobs import Job
 from train.lease import Halt
 from train.parts import CPU_MICROBATCH_TOKENS
 
 N_TOGETHER = 5
-
-
-@pytest.fixture
-def make_spec(prepared, tiny):
-    corpus = prepared[1]
-    data = DataConfig(
-        corpus.name, corpus.content_hash, corpus.tokenizer, corpus.tokenizer_hash, corpus.split_rule
-    )
-    model = dataclasses.replace(tiny, vocab_size=256, n_layers=1)
-
-    def make(steps=30, **changes):
-        parts = {"model": model, "data": data, "optimizer": OptimizerConfig(lr=0.01)}
-        return RunSpec(**{**parts, "budget": Budget(steps=steps), **changes})
-
-    return make
 
 
 @pytest.fixture

@@ -14,23 +14,8 @@ from experiments.executors.failures import RunsFailed
 from experiments.executors.local import WorkerError, execute
 from experiments.progress import SweepProgress
 from train import records
-from train.config import Budget, DataConfig, OptimizerConfig, RunSpec, SpecError
+from train.config import SpecError
 from train.jobs import Job
-
-
-@pytest.fixture
-def make_spec(prepared, tiny):
-    corpus = prepared[1]
-    data = DataConfig(
-        corpus.name, corpus.content_hash, corpus.tokenizer, corpus.tokenizer_hash, corpus.split_rule
-    )
-    model = dataclasses.replace(tiny, vocab_size=256, n_layers=1)
-
-    def make(steps=30, **changes):
-        parts = {"model": model, "data": data, "optimizer": OptimizerConfig(lr=0.01)}
-        return RunSpec(**{**parts, "budget": Budget(steps=steps), **changes})
-
-    return make
 
 
 @pytest.fixture

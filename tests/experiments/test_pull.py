@@ -1,6 +1,5 @@
 """Processes that pull runs from one queue: each run committed once, whoever of them is killed."""
 
-import dataclasses
 import json
 import signal
 import subprocess
@@ -13,28 +12,13 @@ from pathlib import Path
 import pytest
 
 from train import checkpoint, lease, records
-from train.config import Budget, DataConfig, OptimizerConfig, RunSpec, ScheduleConfig
+from train.config import ScheduleConfig
 from train.jobs import Job
 from train.lease import Halt
 from train.pull import pull, shapes_of
 from train.worker import Setup
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def make_spec(prepared, tiny):
-    corpus = prepared[1]
-    data = DataConfig(
-        corpus.name, corpus.content_hash, corpus.tokenizer, corpus.tokenizer_hash, corpus.split_rule
-    )
-    model = dataclasses.replace(tiny, vocab_size=256, n_layers=1)
-
-    def make(steps=30, **changes):
-        parts = {"model": model, "data": data, "optimizer": OptimizerConfig(lr=0.01)}
-        return RunSpec(**{**parts, "budget": Budget(steps=steps), **changes})
-
-    return make
 
 
 @pytest.fixture
