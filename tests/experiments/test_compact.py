@@ -140,6 +140,16 @@ def test_a_reader_is_told_of_damage_with_the_remedy(plan, workspace, folder, add
         load_sweep(folder.path)
 
 
+@pytest.mark.parametrize("name", ["curve.jsonl", "evaluations.jsonl"])
+def test_damage_after_compaction_is_seen_by_the_next_one(plan, workspace, folder, add, name):
+    add(0)
+    compact(plan, workspace.runs, folder)
+    path = workspace.runs / plan.cells[0].spec.run_id / "attempt-1" / name
+    path.write_bytes(path.read_bytes().replace(b'"step"', b'*step"', 1))
+    with pytest.raises(RecordError, match=str(path)):
+        compact(plan, workspace.runs, folder)
+
+
 def test_a_value_of_another_type_names_the_run(plan, workspace, folder, add):
     add(0, lr="fast")
     with pytest.raises(RecordError, match=f"{plan.cells[0].spec.run_id}.*another type"):
