@@ -262,11 +262,10 @@ def test_a_prediction_of_another_version_is_refused(told, finished_study, tmp_pa
     assert code == 2 and "lacks is_blind" in err and "move" in err
 
 
-def test_too_many_workers_are_refused(told, tmp_path):
-    code, _, err = told(
-        "run", "quickstart", *tiny_study.FLAGS, "--workers", 99, "--out", tmp_path
-    )  # fmt: skip
-    assert code == 2 and "workers=99" in err
+def test_too_many_workers_are_refused_before_anything_is_made(told, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = told("run", "quickstart", *tiny_study.FLAGS, "--workers", 99, "--out", out)
+    assert code == 2 and "workers=99" in err and not out.exists()
 
 
 @pytest.mark.parametrize("command", sorted(launch.COMMANDS))
