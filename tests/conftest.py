@@ -27,6 +27,9 @@ sys.path.append(str(Path(__file__).parent))  # for tiny_study
 
 TYPECHECKED = ("model", "train", "analysis")
 
+FOLDERS_AS_ONE = ("tests/figures/",)
+"""Of test files that share fixtures in memory which take longer to make than to use."""
+
 # Compilation makes the first example slow, so no example is held to a deadline.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -62,6 +65,21 @@ def share_compilations(config):
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """--dist loadfile, but the files of a folder of FOLDERS_AS_ONE go to one worker, like one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in FOLDERS_AS_ONE if file.startswith(folder)), file)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
