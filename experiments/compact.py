@@ -19,17 +19,8 @@ from experiments.cells import CellRow, all_cells
 from experiments.parquet import read_table, write_table
 from experiments.plan import Plan
 from experiments.workspace import SweepFolder
-from train.records import (
-    CURVE_COLUMNS,
-    EVALUATION_COLUMNS,
-    RUN_COLUMNS,
-    Attempt,
-    RecordError,
-    column_type,
-    read_evaluations,
-    read_points,
-    read_run,
-)
+from train.columns import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS, column_type
+from train.records import Attempt, RecordError, read_evaluations, read_points, read_run
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,8 @@ from experiments.compact import compact
 from experiments.compacting import compacting as compacting_beside
 from experiments.stages import freeze_plan
 from train import records
-from train.records import CURVE_COLUMNS, EVALUATION_COLUMNS, RecordError
+from train.columns import CURVE_COLUMNS, EVALUATION_COLUMNS
+from train.records import RecordError
 
 TABLES = ("runs.parquet", "curves.parquet", "evaluations.parquet")
 

@@ -15,9 +15,9 @@ from experiments.stages import Stage, freeze_plan, frozen_plan
 from experiments.workspace import read_json, write_json, write_json_once
 from model.accounting import train_flops_per_token
 from train import records
+from train.columns import CURVE_COLUMNS, RUN_COLUMNS
 from train.config import SpecError
 from train.jobs import Job, Progress
-from train.records import CURVE_COLUMNS, RUN_COLUMNS
 
 
 @pytest.fixture
