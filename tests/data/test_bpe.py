@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from train.data import building, tokenizers
 from train.data.corpora import CorpusError, load, load_tokenizer, ngram_entropies, prepare
+from train.data.resuming import Resumable
 from train.data.tokenizers import ByteTokenizer, load_bpe, read_gpt2, train_bpe
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -114,16 +115,16 @@ def test_tokens_of_a_corpus_say_its_documents(name, tmp_path):
 def test_a_killed_tokenization_goes_on_where_it_was(name, tmp_path, monkeypatch):
     prepare(name, tmp_path / "whole", tokenizer="bpe:300", log=quiet)
     monkeypatch.setattr(building, "_BATCH_BYTES", 2000)
-    note, noted = building._note, []
+    note, noted = Resumable.note, []
 
-    def die(*arguments):
-        note(*arguments)
-        noted.append(1)
-        if len(noted) == 5:
+    def die(files, **counts):
+        note(files, **counts)
+        noted.append("tokens" in files._files)
+        if sum(noted) == 5:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(building, "_note", die)
+        patch.setattr(Resumable, "note", die)
         prepare(name, tmp_path / "cut", tokenizer="bpe:300", log=quiet)
     (left,) = (tmp_path / "cut/tokens").glob("*.unfinished")
     with (left / "train.bin").open("ab") as file:

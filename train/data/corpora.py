@@ -92,15 +92,20 @@ def prepare(
             shutil.rmtree(folder, ignore_errors=True)
         unfinished = _unfinished(folder)
         if kept_as == BYTES.name:
-            shutil.rmtree(unfinished, ignore_errors=True)
             log(f"preparing {name}: {source.title}")
             source = _at_hand(source, Path(data_dir) / "tfds", log)
             documents = _documents(source, Path(data_dir) / "tfds", log)
-            building.build_bytes(source, documents, unfinished, log)
+            try:
+                building.build_bytes(source, documents, unfinished, log)
+            except CorpusError:  # of other text nothing is gone on with
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
         else:
             log(f"preparing {name} in tokens of {kept_as}")
             engine = _tokenizer(tokenizer, corpus, unfinished / building.TOKENIZER, log)
-            building.build_tokens(corpus, engine, unfinished, log)
+            building.build_tokens(
+                corpus, _folder(name, data_dir, BYTES.name), engine, unfinished, log
+            )
         os.rename(unfinished, folder)
     corpus = _read(name, data_dir, kept_as, every_byte=False)
     log(
