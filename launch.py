@@ -115,8 +115,8 @@ class SampleFlags(Common):
 
     run: Positional[str] = "largest"
     """run_id (or its beginning) of a finished run; `largest` takes the one of most compute."""
-    prompt: str = "The "
-    """Text to continue."""
+    prompt: str | None = None
+    """Text to continue. Default: "The ", or for a generated language what it begins with."""
     tokens: int = 256
     """How many tokens to generate."""
     temperature: float = 0.8
@@ -140,7 +140,8 @@ class DataFlags(Common):
     source: Path | None = None
     """File or folder that a corpus is made of: of books, of a prepared TFDS dataset."""
     tokenizer: str = "bytes"
-    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
+    """bytes, bpe:SIZE (trained on the corpus), bpe:SIZE@CORPUS (trained on another one) or
+    gpt2:FOLDER (with GPT-2's files)."""
 
 
 def _stage(out: Path, how: How | None = None, retry_diverged: float | None = None):
@@ -400,13 +401,14 @@ def sample(args: list[str]) -> None:
     from experiments.workspace import Workspace
 
     trained = sampling.load_run(Workspace(flags.out), flags.run)
+    prompt = sampling.prompt_of(trained, flags.prompt, "The ")
     if flags.next is not None:
-        for text, probability in sampling.next_tokens(trained, flags.prompt, flags.next):
+        for text, probability in sampling.next_tokens(trained, prompt, flags.next):
             print(f"{probability:8.4f}  {text!r}")
         return
     print(
         sampling.continuation(
-            trained, flags.prompt, n_tokens=flags.tokens, temperature=flags.temperature,
+            trained, prompt, n_tokens=flags.tokens, temperature=flags.temperature,
             top_k=flags.top_k, seed=flags.seed,
         )
     )  # fmt: skip
