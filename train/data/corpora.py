@@ -44,10 +44,10 @@ _NO_SPACE_WORDS = ("no space left", "quota exceeded", "file too large", "resourc
 
 
 def available() -> dict[str, str]:
-    """Names of the corpora that can be prepared, each with one line on what it is."""
+    """Names of the corpora of text that can be prepared, each with one line on what it is."""
     needs = {name: f" (--source: {s.needs})" if s.needs else "" for name, s in SOURCES.items()}
     named = {name: source.title + needs[name] for name, source in SOURCES.items()}
-    return named | OPEN_ENDED | languages.available()
+    return named | OPEN_ENDED
 
 
 def prepare(
