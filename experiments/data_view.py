@@ -36,7 +36,7 @@ def data(flags: DataFlags) -> int:
 
     folder = flags.out / "data"
     if flags.action == "list":
-        _print(*listing(folder), flags)
+        _print("", *listing(folder), flags)
     elif flags.action == "prepare":
         corpora.prepare(flags.name, folder, tokenizer=flags.tokenizer, given=flags.source)
         print(f"{flags.name} is ready in {folder}")
@@ -45,16 +45,21 @@ def data(flags: DataFlags) -> int:
 
         report = inspecting.inspect(flags.name, folder, tokenizer=flags.tokenizer)
         is_text = isinstance(report, inspecting.CorpusReport)
-        _print(*(of_text(report) if is_text else of_language(report)), asdict(report), flags)
+        tables, sentences = of_text(report) if is_text else of_language(report)
+        heading = f"{report.name}: {report.title}"
+        _print(heading, tables, sentences, asdict(report), flags)
     return 0
 
 
 def _print(
-    tables: Mapping[str, Rows], sentences: tuple[str, ...], values: Any, flags: DataFlags
-) -> None:
+    heading: str, tables: Mapping[str, Rows], sentences: tuple[str, ...], values: Any,
+    flags: DataFlags,
+) -> None:  # fmt: skip
     from experiments.printing import print_tables
     from experiments.workspace import write_json
 
+    if heading and flags.format == "text":
+        print(f"{heading}\n")
     print_tables(tables, sentences, flags.format)
     if flags.json:
         write_json(flags.json, values)
@@ -141,9 +146,8 @@ def of_text(report: "CorpusReport") -> tuple[dict[str, Rows], tuple[str, ...]]:
         f"citation: {report.citation}",
         *(f"\n--- sample {i} ---\n{text}" for i, text in enumerate(report.samples, start=1)),
     )
-    name = f"{report.name}: {report.title}"
     nats = _ngram_rows(report.ngram_nats, report.ngram_bits_per_byte)
-    return {name: splits, "N-grams counted on the training text": nats}, sentences
+    return {"Splits": splits, "N-grams counted on the training text": nats}, sentences
 
 
 def of_language(report: "LanguageReport") -> tuple[dict[str, Rows], tuple[str, ...]]:
@@ -161,8 +165,7 @@ def of_language(report: "LanguageReport") -> tuple[dict[str, Rows], tuple[str, .
         f"\n--- sample ---\n{report.sample}",
     )
     nats = _ngram_rows(report.ngram_nats, {})
-    tables = {f"{report.name}: {report.title}": floors, "N-grams counted on the sample": nats}
-    return tables, sentences
+    return {"Floors": floors, "N-grams counted on the sample": nats}, sentences
 
 
 def _ngram_rows(
