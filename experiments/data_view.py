@@ -74,7 +74,7 @@ def listing(folder: Path) -> tuple[dict[str, Rows], tuple[str, ...], dict[str, A
     texts = corpora.available()
     spoken = names.kinds()
     there = prepared(folder)
-    tables = {
+    tables: dict[str, Rows] = {
         "Text": [{"name": name, "what": what} for name, what in texts.items()],
         "Generated languages of known entropy": [
             {"name": name, "what": what, "parameters": words}
