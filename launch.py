@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -115,8 +115,8 @@ class SampleFlags(Common):
 
     run: Positional[str] = "largest"
     """run_id (or its beginning) of a finished run; `largest` takes the one of most compute."""
-    prompt: str = "The "
-    """Text to continue."""
+    prompt: str | None = None
+    """Text to continue. Default: "The ", or for a generated language what it begins with."""
     tokens: int = 256
     """How many tokens to generate."""
     temperature: float = 0.8
@@ -127,20 +127,6 @@ class SampleFlags(Common):
     """Seed of the draw."""
     next: int | None = None
     """Print the NEXT most likely next tokens with their probabilities instead of generating."""
-
-
-@dataclass(frozen=True)
-class DataFlags(Common):
-    """A corpus by name."""
-
-    action: Positional[Literal["list", "prepare", "inspect"]] = "list"
-    """list: what can be prepared; prepare: build it; inspect: describe a prepared one."""
-    name: Positional[str] = "sotu"
-    """Name of the corpus; `python launch.py data list` shows them."""
-    source: Path | None = None
-    """File or folder that a corpus is made of: of books, of a prepared TFDS dataset."""
-    tokenizer: str = "bytes"
-    """bytes, bpe:SIZE (trained on the corpus) or gpt2:FOLDER (with GPT-2's files)."""
 
 
 def _stage(out: Path, how: How | None = None, retry_diverged: float | None = None):
@@ -400,39 +386,22 @@ def sample(args: list[str]) -> None:
     from experiments.workspace import Workspace
 
     trained = sampling.load_run(Workspace(flags.out), flags.run)
+    prompt = sampling.prompt_of(trained, flags.prompt, "The ")
     if flags.next is not None:
-        for text, probability in sampling.next_tokens(trained, flags.prompt, flags.next):
+        for text, probability in sampling.next_tokens(trained, prompt, flags.next):
             print(f"{probability:8.4f}  {text!r}")
         return
     print(
         sampling.continuation(
-            trained, flags.prompt, n_tokens=flags.tokens, temperature=flags.temperature,
+            trained, prompt, n_tokens=flags.tokens, temperature=flags.temperature,
             top_k=flags.top_k, seed=flags.seed,
         )
     )  # fmt: skip
 
 
-def data(args: list[str]) -> None:
-    """The corpora."""
-    flags = _parse(DataFlags, "data", args)
-    from train.data import corpora, inspecting
-
-    folder = flags.out / "data"
-    if flags.action == "list":
-        for name, title in corpora.available().items():
-            print(f"{name}: {title}")
-    elif flags.action == "prepare":
-        corpora.prepare(flags.name, folder, tokenizer=flags.tokenizer, given=flags.source)
-        print(f"{flags.name} is ready in {folder}")
-    else:
-        report = inspecting.inspect(flags.name, folder, tokenizer=flags.tokenizer)
-        for key, value in dataclasses.asdict(report).items():
-            print(f"{key}: {value}")
-
-
 COMMANDS = {
     "list": list_, "plan": plan, "run": run, "fit": fit,
-    "figures": figures, "report": report, "sample": sample, "inspect": inspect, "data": data,
+    "figures": figures, "report": report, "sample": sample, "inspect": inspect,
     "compare": compare,
     "check": partial(_answered, "analyse", "check", "TableFlags"),
     "approaches": partial(_answered, "surveys", "approaches", "SurveyFlags"),
@@ -445,6 +414,7 @@ COMMANDS = {
     "table": partial(_called, "table", "show", "TableFlags", "table"),
     "cancel": partial(_called, "halting", "cancel", "HaltFlags", "cancel"),
     "retry": partial(_called, "halting", "retry", "HaltFlags", "retry"),
+    "data": partial(_called, "data_view", "data", "DataFlags", "data"),
     "ngrams": partial(_answered, "baselines", "ngrams", "NgramFlags"),
     "reproduce": partial(_answered, "analyse", "reproduce", "ReproduceFlags"),
 }  # fmt: skip

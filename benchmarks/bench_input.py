@@ -56,7 +56,8 @@ def seconds_of_a_step(order) -> float:
     from model.kernels import kernels_for
     from train.config import OptimizerConfig
     from train.optimizer import hyperparameters, init_moments
-    from train.step import TrainState, microbatches, train_steps
+    from train.parts import microbatches
+    from train.step import TrainState, train_steps
 
     cfg = ModelConfig(
         n_layers=5, d_model=128, n_heads=4, d_head=32, d_ff=512, vocab_size=256,

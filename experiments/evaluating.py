@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from experiments.analyse import OutputFlags, Rows, Shown
+from experiments.floors import AtFloor, at_floors
+from experiments.floors import sentences as floor_sentences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,14 +33,14 @@ class EvaluateFlags(OutputFlags):
     target: Positional[str] = "quickstart"
     """A sweep (all its finished runs), or a run: its run_id, the beginning of it, or `largest`."""
     corpus: tuple[str, ...] = ()
-    """Prepared corpora whose validation split is scored, such as --corpus sotu python-code.
-    Default: the corpus that the run was trained on."""
+    """Prepared corpora whose validation split is scored, such as --corpus sotu python-code; they
+    are tokenized as the run's own. Default: the corpus that the run was trained on."""
     by_position: bool = False
     """Show the loss by token position and the law L(t) = E + A / t^alpha through it."""
 
 
 def evaluate(flags: EvaluateFlags) -> Shown:
-    """Score trained weights on the validation split of any corpus of the same tokenizer."""
+    """Score trained weights on the validation split of any corpus, read in their tokens."""
     from train.runtime import configure
 
     configure(flags.out / "cache")
@@ -51,8 +53,12 @@ def evaluate(flags: EvaluateFlags) -> Shown:
     runs, plan = chosen(workspace, flags.target)
     names = tuple(dict.fromkeys(flags.corpus or [row["corpus"] for row in runs]))
     found = scored(workspace, runs, names)
-    tables: dict[str, Rows] = {"Validation loss (nats/token)": _loss_rows(runs, found)}
-    sentences = ("standard errors: se iid takes tokens as independent, se document documents",)
+    floors = at_floors(found, {row["run_id"]: row["seq_len"] for row in runs}, workspace.data)
+    tables: dict[str, Rows] = {"Validation loss (nats/token)": _loss_rows(runs, found, floors)}
+    sentences = (
+        "standard errors: se iid takes tokens as independent, se document documents",
+        *floor_sentences(floors),
+    )
     values: dict[str, Any] = {"evaluations": found}
     if plan is not None:
         compact(plan, workspace.runs, workspace.sweep(flags.target))
@@ -96,13 +102,21 @@ def scored(
 ) -> list[dict[str, Any]]:
     """One evaluation a run and corpus, corpora in the order of `names`; made where it is not there.
 
-    Raises: ValueError: a corpus is not prepared, or of another tokenizer than a run.
-    """
-    from train.data.corpora import load
+    A prepared corpus is tokenized with the tokenizer of the runs where that was not done before.
 
-    (tokenizer,) = {row["tokenizer"] for row in runs}
-    corpora = [load(name, workspace.data, tokenizer=tokenizer) for name in names]
+    Raises: ValueError: a corpus is not prepared, or cannot be read in the tokens of the runs.
+    """
+    from train.data.corpora import prepare_like
+
+    ((of, tokenizer),) = {(row["corpus"], row["tokenizer"]) for row in runs}
+    corpora = [
+        prepare_like(name, workspace.data, of=of, tokenizer=tokenizer, log=_say) for name in names
+    ]
     return [_evaluation(workspace, row, corpus) for corpus in corpora for row in runs]
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
 
 
 def _evaluation(workspace: "Workspace", row: Record, corpus: "TokenizedCorpus") -> dict[str, Any]:
@@ -114,7 +128,7 @@ def _evaluation(workspace: "Workspace", row: Record, corpus: "TokenizedCorpus") 
     for there in of_result:
         if (there["corpus_hash"], there["split"]) == (corpus.content_hash, WHOLE_SPLIT):
             return there
-    print(f"scoring {row['run_id']} on {corpus.name}", file=sys.stderr)
+    _say(f"scoring {row['run_id']} on {corpus.name}")
     # Weights of early stopping are older than the run's last step; its own evaluation says when.
     step = of_result[0]["step"] if of_result else row["n_steps"]
     made = _score(attempt, corpus, step)
@@ -147,10 +161,13 @@ def _score(attempt, corpus: "TokenizedCorpus", step: int) -> dict[str, Any]:
     return evaluation_row(found, corpus, **about)
 
 
-def _loss_rows(runs: Sequence[Record], found: Sequence[dict[str, Any]]) -> Rows:
+def _loss_rows(
+    runs: Sequence[Record], found: Sequence[dict[str, Any]], floors: Sequence[AtFloor]
+) -> Rows:
     from analysis.tables import number
 
     by_id = {row["run_id"]: row for row in runs}
+    floor_of = {(one.run_id, one.corpus): number(one.floor_nats, 5) for one in floors}
     shown = []
     for evaluation in found:
         row = by_id[evaluation["run_id"]]
@@ -161,6 +178,7 @@ def _loss_rows(runs: Sequence[Record], found: Sequence[dict[str, Any]]) -> Rows:
                 "D": f"{row['n_tokens']:,}",
                 "corpus": evaluation["corpus"],
                 "nats/token": number(evaluation["loss_nats"], 5),
+                **({"floor": floor_of.get(_key(evaluation), "unknown")} if floors else {}),
                 "se iid": number(evaluation["loss_se_iid"], 2),
                 "se document": number(evaluation["loss_se_document"], 2),
                 "bits/byte": number(evaluation["bits_per_byte"], 5),
@@ -168,6 +186,10 @@ def _loss_rows(runs: Sequence[Record], found: Sequence[dict[str, Any]]) -> Rows:
             }
         )
     return shown
+
+
+def _key(evaluation: dict[str, Any]) -> tuple[str, str]:
+    return evaluation["run_id"], evaluation["corpus"]
 
 
 def _laws(

@@ -42,8 +42,9 @@ class InspectFlags:
 
     run: Positional[str] = "largest"
     """run_id (or its beginning) of a finished run; `largest` takes the one of most compute."""
-    prompt: str = "The people of the United "
-    """Text whose attention and next tokens are drawn."""
+    prompt: str | None = None
+    """Text whose attention and next tokens are drawn. Default: "The people of the United ", or for
+    a generated language what a sample of it begins with."""
     out: Path = Path("out")
     """Folder of corpora, runs and sweeps."""
 
@@ -113,15 +114,16 @@ def inspect(flags: InspectFlags) -> list[Path]:
     workspace = Workspace(flags.out)
     row = sampling.find_run(workspace, flags.run)
     run = sampling.load_run(workspace, row["run_id"])
-    if not flags.prompt:
+    text = sampling.prompt_of(run, flags.prompt, "The people of the United ")
+    if not text:
         raise SpecError("prompt is empty; give at least one character")
-    prompt = np.asarray(run.tokenizer.encode(flags.prompt))[-min(run.model.seq_len, MOST_PROMPT) :]
+    prompt = np.asarray(run.tokenizer.encode(text))[-min(run.model.seq_len, MOST_PROMPT) :]
     names = [_named(run, token) for token in range(run.model.vocab_size)]
     foot = (
         f"run {row['run_id']}, {run.model.n_layers} layers of {run.model.d_model}, corpus "
         f"{row['corpus']}, loss {row['loss_nats']:.3f} nats a token"
     )
-    asked = f"{foot}  ·  prompt {flags.prompt!r}"
+    asked = f"{foot}  ·  prompt {text!r}"
     drawn = {
         "embeddings": inside.embeddings(
             "Token embeddings", foot, *embedding_plane(run.params), _short_names(names),

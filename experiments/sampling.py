@@ -13,6 +13,7 @@ from model.sampling import generate, next_token_table
 from train.checkpoint import load_weights, read_spec
 from train.config import SpecError
 from train.data.corpora import load_tokenizer
+from train.data.languages.symbols import SymbolTokenizer
 from train.data.tokenizers import Tokenizer
 from train.records import committed_attempt, read_run
 
@@ -23,7 +24,7 @@ class TrainedRun:
 
     model: ModelConfig
     params: Params
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | SymbolTokenizer
     parametrization: str = "standard"
 
 
@@ -72,12 +73,22 @@ def continuation(
     run: TrainedRun, prompt: str, *, n_tokens: int, temperature: float, top_k: int | None, seed: int
 ) -> str:
     """The prompt and its continuation."""
+    given = _encode(run, prompt)
     tokens = generate(
-        run.model, run.params, _encode(run, prompt),
+        run.model, run.params, given,
         n_tokens=n_tokens, temperature=temperature, top_k=top_k, seed=seed,
         parametrization=run.parametrization,
     )  # fmt: skip
+    if isinstance(run.tokenizer, SymbolTokenizer):
+        return run.tokenizer.decode(np.concatenate([given, tokens]))
     return prompt + run.tokenizer.decode(tokens)
+
+
+def prompt_of(run: TrainedRun, given: str | None, usual: str) -> str:
+    """What to continue: what is given, or text; for a generated language what it begins with."""
+    if given is not None:
+        return given
+    return run.tokenizer.prompt if isinstance(run.tokenizer, SymbolTokenizer) else usual
 
 
 def _encode(run: TrainedRun, prompt: str):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from analysis.load import load_sweep
 from analysis.study import Study, predict_held_out, study
-from experiments import diverged, ending, summary
+from experiments import diverged, ending, floors, summary
 from experiments.branches import remove_spent_points
 from experiments.cells import write_cells
 from experiments.compact import compact
@@ -119,7 +119,17 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, limits: Limits = 
     draw(plan, fitted, folder, corpus, stage)
     if folder.score.exists():
         stage.console.print(summary.score_table(read_json(folder.score)))
+    tell_floors(plan, stage)
     stage.say(summary.where(folder))
+
+
+def tell_floors(plan: Plan, stage: Stage) -> None:
+    """Where the text is a generated language: how far above its floor the runs came."""
+    rows = [read_sound_run(stage.workspace.runs, cell.spec.run_id) for cell in plan.cells]
+    seq_lens = {cell.spec.run_id: cell.spec.model.seq_len for cell in plan.cells}
+    there = [row for row in rows if row is not None]
+    for sentence in floors.sentences(floors.at_floors(there, seq_lens, stage.workspace.data)):
+        stage.say(sentence)
 
 
 def train(

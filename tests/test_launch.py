@@ -84,13 +84,25 @@ def test_status_shows_finished_runs(told, finished_study):
     assert "held_out" in out
 
 
-def test_data_list_and_inspect(told, finished_study):
-    code, out, _ = told("data", "list")
-    assert code == 0 and "sotu: " in out and "python-code: " in out
+def test_data_list_and_inspect(told, finished_study, tmp_path):
+    code, out, _ = told("data", "list", "--out", finished_study)
+    assert code == 0 and "python-code  " in out and "lang:dyck  " in out
+    assert "Prepared in" in out and " bytes " in out
     code, out, _ = told("data", "inspect", "sotu", "--out", finished_study)
-    assert code == 0 and "content_hash: " in out and "n_documents: " in out
+    assert code == 0 and "content: sha256 " in out and "validation  " in out
+    path = tmp_path / "report.json"
+    code, out, _ = told("data", "inspect", "sotu", "--out", finished_study, "--json", path)
+    assert code == 0 and json.loads(path.read_text())["n_documents"]["train"] > 50
     code, out, _ = told("data", "prepare", "sotu", "--out", finished_study)
     assert code == 0 and "sotu is ready" in out
+    name = "lang:dyck:train=1000,validation=500"
+    code, out, _ = told("data", "prepare", name, "--out", tmp_path)
+    code, out, _ = told("data", "inspect", name, "--out", tmp_path)
+    assert code == 0 and "any length  1.00006" in out and "kinds=2 depth=0" in out
+    (tmp_path / "data/tokens/broken").mkdir()
+    (tmp_path / "data/tokens/broken/meta.json").write_text("{")
+    code, out, _ = told("data", "list", "--out", tmp_path)
+    assert code == 0 and "damaged: prepare it again" in out and name in out
 
 
 def test_fit_of_a_csv_recovers_its_law_and_writes_json(told, table, tmp_path):

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data import building, tokenizers
-from train.data.corpora import CorpusError, load, load_tokenizer, ngram_entropies, prepare
+from train.data.corpora import (
+    CorpusError,
+    load,
+    load_tokenizer,
+    ngram_entropies,
+    prepare,
+    prepare_like,
+)
+from train.data.resuming import Resumable
 from train.data.tokenizers import ByteTokenizer, load_bpe, read_gpt2, train_bpe
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -111,19 +119,50 @@ def test_tokens_of_a_corpus_say_its_documents(name, tmp_path):
     assert load_tokenizer(name, tmp_path, "bytes") == ByteTokenizer()
 
 
+def test_another_corpus_is_read_in_the_tokens_of_this_one(name, tmp_path):
+    """What a run of one corpus needs to be scored on another."""
+    (tmp_path / "other").mkdir()
+    for i in range(80):
+        (tmp_path / "other" / f"{i:02d}.txt").write_text(f"Andere Worte {i} " + "und so fort " * i)
+    other = f"files:{tmp_path}/other/*"
+    learned = prepare(name, tmp_path, tokenizer="bpe:300", log=quiet)
+    plain = {"of": name, "tokenizer": "bpe:300", "log": quiet}
+    with pytest.raises(CorpusError, match="does not exist; run: .*data prepare 'files:"):
+        prepare_like(other, tmp_path, **plain)
+    text = prepare(other, tmp_path, log=quiet)
+    own = prepare(other, tmp_path, tokenizer="bpe:300", log=quiet)
+    found = prepare_like(other, tmp_path, **plain)
+    assert found.tokenizer == f"bpe:300@{name}"
+    assert found.tokenizer_hash == learned.tokenizer_hash != own.tokenizer_hash
+    assert found.n_validation_bytes == text.n_validation_bytes
+    tokenizer = load_tokenizer(name, tmp_path, "bpe:300")
+    assert tokenizer.decode(found.validation_tokens) == ByteTokenizer().decode(
+        text.validation_tokens
+    )
+    told = []
+    again = prepare_like(other, tmp_path, **{**plain, "log": told.append})
+    assert (again.tokenizer, told) == (found.tokenizer, [])
+    asked = load(other, tmp_path, tokenizer=f"bpe:300@{name}")
+    assert asked.tokenizer_hash == learned.tokenizer_hash
+    assert prepare_like(name, tmp_path, **plain).tokenizer == "bpe:300"
+    assert prepare_like(other, tmp_path, of=name, tokenizer="bytes").tokenizer == "bytes"
+    with pytest.raises(ValueError, match="symbols of a generated language are no text"):
+        prepare_like("lang:even", tmp_path, **plain)
+
+
 def test_a_killed_tokenization_goes_on_where_it_was(name, tmp_path, monkeypatch):
     prepare(name, tmp_path / "whole", tokenizer="bpe:300", log=quiet)
     monkeypatch.setattr(building, "_BATCH_BYTES", 2000)
-    note, noted = building._note, []
+    note, noted = Resumable.note, []
 
-    def die(*arguments):
-        note(*arguments)
-        noted.append(1)
-        if len(noted) == 5:
+    def die(files, **counts):
+        note(files, **counts)
+        noted.append("tokens" in files._files)
+        if sum(noted) == 5:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(building, "_note", die)
+        patch.setattr(Resumable, "note", die)
         prepare(name, tmp_path / "cut", tokenizer="bpe:300", log=quiet)
     (left,) = (tmp_path / "cut/tokens").glob("*.unfinished")
     with (left / "train.bin").open("ab") as file:

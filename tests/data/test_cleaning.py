@@ -2,17 +2,21 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import rensa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data import building, tokenfiles
-from train.data.cleaning import normalised, survey
+from train.data.cleaning import N_HASHES, near_copies, normalised, sketch
 from train.data.documents import Cleaning, Document, SplitRule
 from train.data.overlap import WINDOW_BYTES, overlap, window_hashes
 from train.data.sources import SOURCES
+from train.data.surveying import survey
 
 WORDS = [f"{a}{b}{c}" for a in "bdfkmt" for b in "aeiou" for c in "lnrs"]
 
@@ -47,6 +51,36 @@ def test_exact_and_near_copies_and_empty_documents_are_dropped_and_counted():
     assert "extra-4" in kept and "extra-0" not in kept
     assert len({"doc-001", "extra-1", "extra-2"} & kept) == 1
     assert len({"doc-000", "extra-3"} & kept) == 1
+
+
+@given(st.randoms(use_true_random=False), st.integers(2, 60), st.sampled_from((0.5, 0.8, 0.95)))
+@settings(max_examples=30)
+def test_near_copies_are_those_that_an_index_in_memory_finds(rng, n, similarity):
+    """Families of texts that differ in a few words, against rensa's own LSH."""
+    texts = []
+    for _ in range(n):
+        words = (
+            rng.choice(texts).split() if texts and rng.random() < 0.7 else prose(rng.random(), 80)
+        )
+        words = words.split() if isinstance(words, str) else words
+        for _ in range(rng.choice((0, 1, 2, 6))):
+            words[rng.randrange(len(words))] = rng.choice(WORDS) + "s"
+        texts.append(" ".join(words))
+    order = rng.sample(range(n), n)
+    index = rensa.RMinHashLSH(threshold=similarity, num_perm=N_HASHES, num_bands=32)
+    hashes = [rensa.RMinHash(num_perm=N_HASHES, seed=42) for _ in texts]
+    expected = []
+    for i in order:
+        words = texts[i].split()
+        hashes[i].update([" ".join(words[k : k + 5]) for k in range(len(words) - 4)])
+        if any(hashes[i].jaccard(hashes[j]) >= similarity for j in index.query(hashes[i])):
+            expected.append(i)
+        else:
+            index.insert(i, hashes[i])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "sketches"
+        path.write_bytes(b"".join(map(sketch, texts)))
+        assert near_copies(np.array(order), path, similarity).tolist() == expected
 
 
 def test_of_copies_the_held_out_one_stays():

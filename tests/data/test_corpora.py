@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data import builders, building, corpora, tokenfiles
-from train.data.cleaning import add_to_hash, survey
+from train.data.cleaning import add_to_hash
 from train.data.corpora import CorpusError, load, ngram_entropies, prepare
 from train.data.documents import Document
 from train.data.inspecting import inspect
 from train.data.sources import SOURCES
+from train.data.surveying import survey
 from train.data.tokenizers import ByteTokenizer
 
 SOTU_HASH = "9cac7d6ddd1b52a26aef8c4a4d708a1500cae6489933f25c7c61c2d4c411d8f8"

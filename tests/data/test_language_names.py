@@ -47,6 +47,27 @@ def test_wrong_names_are_told_what_there_is(name, message):
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_language_writes_it_reads(kind, tmp_path, monkeypatch):
+    if kind in ("letters", "words"):
+        recipe = {"letters": Letters, "words": Words}[kind](order=1)
+        monkeypatch.setattr(corpora, "language", lambda *_: recipe.from_text(TEXT))
+    name = f"lang:{kind}"
+    symbols = corpora.load_tokenizer(name, tmp_path, "symbols")
+    tokens = symbols.language.sample(100, seed=3)
+    assert symbols.encode(symbols.decode(tokens)).tolist() == tokens.tolist()
+    assert symbols.encode(symbols.prompt).tolist() == symbols.first.tolist()
+    with pytest.raises(ValueError, match=f"'§' begins with no symbol of {name}; use such as"):
+        symbols.encode("§")
+
+
+def test_the_floor_of_a_language_is_known_and_that_of_text_is_not(tmp_path):
+    dyck = parse("lang:dyck:depth=3").recipe
+    found = corpora.floor_nats("lang:dyck:depth=3,train=1000", tmp_path, 32)
+    assert found == floor_nats(dyck, 32)
+    assert corpora.floor_nats("sotu", tmp_path, 32) is None
+
+
 def test_a_language_is_prepared_once_and_loaded_by_any_spelling(tmp_path):
     told = []
     name = f"lang:dyck:kinds=3,{SMALL}"

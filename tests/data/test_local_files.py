@@ -150,7 +150,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(folder, name, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(building._BytesWriter, "add", full)
+        patch.setattr(building, "_write_document", full)
         with pytest.raises(CorpusError, match="no room to prepare files:.*make room or give"):
             prepare(name, folder / "data", log=quiet)
     assert not [path for path in (folder / "data/tokens").iterdir() if path.is_dir()]

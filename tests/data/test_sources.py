@@ -4,8 +4,10 @@ import gzip
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import tensorflow_datasets as tfds
@@ -188,6 +190,40 @@ def test_debian_packages_become_documents(packages, monkeypatch):
     assert sum(text.count("dict-wn ") for key, text in texts.items() if "dict-wn" in key) == 200
 
 
+def test_pages_that_repeat_others_are_left_out(tmp_path):
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("dpkg-deb is not installed: the corpus is made of Debian packages")
+    body = "<article>" + "word " * 60 + "</article>"
+    for kind in debian.PACKAGES:
+        pages = ("page.html", "print.html", "notes.html")
+        files = {f"usr/share/doc/x/{page}": body for page in pages}
+        files |= {"usr/share/dictd/x.dict.dz": gzip.compress(b"a\n")}
+        package(tmp_path, kind.names[0], files)
+    keys = {document.key for document in debian.read_debian_docs(tmp_path)}
+    named = {(key.split("/")[0], key.split("/")[-1]) for key in keys}
+    assert ("rust-doc", "page.html") in named and ("rust-doc", "print.html") not in named
+    assert ("erlang-doc", "page.html") in named and ("erlang-doc", "notes.html") not in named
+    assert ("rust-doc", "notes.html") in named
+
+
+def test_a_dictionary_says_each_sense_once():
+    lines = """preface
+mint
+    n 1: a plant with
+         aromatic leaves [syn: {mint}, {peppermint}]
+    2: where money is made
+oak
+    no number here
+peppermint
+    n 1: a plant with aromatic
+         leaves [syn: {mint}, {peppermint}]
+sage
+    n 1: a plant with aromatic leaves [syn: {mint}, {peppermint}]
+    2: a wise man
+""".splitlines(keepends=True)
+    assert "".join(debian.senses_once(lines)) == ("".join(lines[:7]) + "sage\n    2: a wise man\n")
+
+
 def test_a_debian_corpus_is_prepared_from_a_folder(packages, tmp_path, monkeypatch):
     distinct = replace(SOURCES["sotu"].split, has_test=False)
     built = debian.source(packages, is_given=True)
@@ -282,6 +318,18 @@ def test_a_dataset_that_is_nowhere_says_what_is_missing_and_what_can_be_used(tmp
     (tmp_path / "c4/en/3.1.0/dataset_info.json").write_text("{}")
     with pytest.raises(CorpusError, match="has the configs en in .*; name one: tfds:c4/en"):
         prepare("tfds:c4", tmp_path / "data", log=quiet)
+
+
+def test_what_cannot_be_built_says_why_in_a_line(tmp_path, monkeypatch):
+    def unknown(*_, **__):
+        raise ValueError("Dataset nosuch not found.\nAvailable datasets:\n\t- a\n\t- b")
+
+    monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
+    monkeypatch.setattr(tfds, "builder", unknown)
+    with pytest.raises(
+        CorpusError, match="built here .Dataset nosuch not found.*a network.*files:"
+    ):
+        prepare("tfds:nosuch", tmp_path / "data", given=tmp_path, log=quiet)
 
 
 def test_stored_documents_that_are_not_those_written_are_built_anew(tmp_path, monkeypatch):

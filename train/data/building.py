@@ -1,27 +1,25 @@
 """Token files from documents, and from the bytes of a corpus: streamed, whatever the size.
 
 A corpus is built as bytes first: its documents are read twice, once to decide which stay
-(cleaning.py) and once to write them. Every other tokenizer reads those bytes, document by document,
-and goes on where an interrupted build left off.
+(surveying.py) and once to write them. Every other tokenizer reads those bytes, document by
+document. Either goes on where an interrupted build left off (resuming.py).
 """
 
 import hashlib
 import itertools
-import json
-import os
 import time
-from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from train.data import ngrams, tokenfiles
-from train.data.cleaning import Survey, add_to_hash, normalised, survey
+from train.data.cleaning import add_to_hash, normalised
 from train.data.documents import Document, Source
 from train.data.overlap import overlap
+from train.data.resuming import Resumable
+from train.data.surveying import NOTE_EVERY_BYTES, Survey, has_changed, identity, survey
 from train.data.tokenfiles import CorpusError, Split, TokenizedCorpus
 from train.data.tokenizers import BYTES, BpeTokenizer
 
@@ -31,7 +29,6 @@ _MAX_N = 4
 _COUNTED_BYTES = 1 << 25
 _COUNTED_TOKENS = 1 << 23
 _N_STRETCHES = 64
-_PROGRESS = "progress.json"
 TOKENIZER = "tokenizer.json"
 """The tokenizer itself lies beside its tokens, but for bytes."""
 
@@ -58,30 +55,36 @@ def build_bytes(
     folder: Path,
     log: Callable[[str], object],
 ) -> None:
-    """Write the byte tokens of a corpus into a new folder.
+    """Write the byte tokens of a corpus into a folder, or go on doing so.
 
     Args:
         documents: gives the documents in key order, each time it is called.
+        folder: new, or what an interrupted build of this corpus left.
     Raises: CorpusError: a document cannot be used, a split would be empty, or the documents were
         changed between the two readings.
     """
+    state = folder / tokenfiles.UNFINISHED
+    state.mkdir(parents=True, exist_ok=True)
     log(f"reading {source.name}")
-    found = survey(documents(), source, Progress(log, f"reading {source.name}"))
-    folder.mkdir(parents=True)
+    found = survey(documents(), source, Progress(log, f"reading {source.name}"), state)
     splits: tuple[Split, ...] = (
         "train",
         "validation",
         *(("test",) if found.split.has_test else ()),
     )
-    writers: dict[Split, _BytesWriter] = {s: _BytesWriter(folder, s) for s in splits}
-    progress = Progress(log, f"writing {source.name}", found.n_raw_bytes)
-    try:
-        _write_documents(documents(), source, found, writers, progress)
-    finally:
-        for writer in writers.values():
-            writer.close()
+    paths = {name: path for split in splits for name, path in _files(folder, split).items()}
+    for path in folder.iterdir():
+        if path.is_file() and path not in paths.values():
+            path.unlink()  # of an earlier build by other rules, or of a later stage of this one
+    of = f"{identity(source)} {found.content_hash}"
+    with Resumable(state / "written.json", of, paths) as files:
+        _write_documents(documents, source, found, files, log)
+        n_bytes = {split: _n_text_bytes(files, split) for split in splits}
+    for split in splits:
+        starts = np.fromfile(paths[f"{split}.starts"], np.int64)
+        tokenfiles.write_starts(folder, split, starts)
     texts = {split: np.fromfile(folder / f"{split}.bin", np.uint8) for split in splits[1:]}
-    train = np.memmap(folder / "train.bin", np.uint8, mode="r")
+    train = tokenfiles.FileTokens(folder / "train.bin", np.dtype(np.uint8))
     values = {
         "name": source.name,
         "origin": source.origin,
@@ -90,7 +93,7 @@ def build_bytes(
         "content_hash": found.content_hash,
         "tokenizer_hash": BYTES.hash,
         "split_rule": found.rule,
-        **{f"n_{split}_bytes": writer.n_bytes for split, writer in writers.items()},
+        **{f"n_{split}_bytes": n for split, n in n_bytes.items()},
         "n_duplicates_dropped": sum(n for why, n in found.n_dropped.items() if "copies" in why),
         "n_dropped": found.n_dropped,
         "ngram_nats": _ngrams(train, texts["validation"], BYTES.vocab_size),
@@ -100,31 +103,65 @@ def build_bytes(
     tokenfiles.finish(folder, values, np.dtype(np.uint8))
 
 
+def _files(folder: Path, split: Split) -> dict[str, Path]:
+    """The files of a split that grow document by document."""
+    starts = f"{split}.starts"
+    found = {name: folder / name for name in (f"{split}.bin", f"{split}.keys.txt")}
+    return {**found, starts: folder / tokenfiles.UNFINISHED / starts}
+
+
+def _n_text_bytes(files: Resumable, split: Split) -> int:
+    n_documents = files.size(f"{split}.starts") // 8
+    return files.size(f"{split}.bin") - n_documents
+
+
 def _write_documents(
-    documents: Iterable[Document],
+    documents: Callable[[], Iterable[Document]],
     source: Source,
     found: Survey,
-    writers: dict[Split, "_BytesWriter"],
-    progress: Progress,
+    files: Resumable,
+    log: Callable[[str], object],
 ) -> None:
-    digest, n_read = hashlib.sha256(), 0
-    for index, document in enumerate(documents):
+    """Add the documents that are not written yet; all are read, for the hash of all."""
+    n_written = files.counts.get("n_documents", 0)
+    if n_written == len(found.split_of):
+        return
+    if n_written:
+        log(f"going on with {source.name} after {n_written:,} documents")
+    progress = Progress(log, f"writing {source.name}", found.n_raw_bytes)
+    digest, n_read, noted_at, index = hashlib.sha256(), 0, 0, -1
+    for index, document in enumerate(documents()):
         raw = document.text.encode("utf-8")
         add_to_hash(digest, document.key, raw)
         n_read += len(raw)
         progress(n_read)
         split = found.place(index) if index < len(found.split_of) else None
-        if split is None:
+        if index < n_written or split is None:
             continue
-        text = document.text if source.cleaning is None else normalised(document.text)
-        if split != "train" and found.split.head_bytes:
-            text = text.encode("utf-8")[: found.split.head_bytes].decode("utf-8", errors="ignore")
-        try:
-            writers[split].add(document.key, BYTES.encode(text))
-        except ValueError as error:
-            raise CorpusError(f"document {document.key}: {error}") from error
+        _write_document(document, source, found, split, files)
+        if n_read - noted_at >= NOTE_EVERY_BYTES:
+            files.note(n_documents=index + 1)
+            noted_at = n_read
     if digest.hexdigest() != found.content_hash:
-        raise CorpusError(f"the text of {source.name} changed while it was read; prepare it again")
+        raise has_changed(source)
+    files.note(n_documents=index + 1)
+
+
+def _write_document(
+    document: Document, source: Source, found: Survey, split: Split, files: Resumable
+) -> None:
+    """Add a document to its split, with an end-of-text byte."""
+    text = document.text if source.cleaning is None else normalised(document.text)
+    if split != "train" and found.split.head_bytes:
+        text = text.encode("utf-8")[: found.split.head_bytes].decode("utf-8", errors="ignore")
+    try:
+        tokens = BYTES.encode(text)
+    except ValueError as error:
+        raise CorpusError(f"document {document.key}: {error}") from error
+    start = files.size(f"{split}.bin")
+    files.write(f"{split}.starts", np.int64(start).tobytes())
+    files.write(f"{split}.keys.txt", b"\n" * (start > 0) + document.key.encode("utf-8"))
+    files.write(f"{split}.bin", tokens.tobytes() + bytes([BYTES.eot_id]))
 
 
 def about(source: Source) -> dict[str, str]:
@@ -132,59 +169,29 @@ def about(source: Source) -> dict[str, str]:
     return {name: getattr(source, name) for name in ("title", "licence", "citation", "homepage")}
 
 
-class _BytesWriter:
-    """Writes the documents of one split, each with an end-of-text byte."""
-
-    def __init__(self, folder: Path, split: Split):
-        self._tokens = (folder / f"{split}.bin").open("wb")
-        self._folder = folder
-        self._split: Split = split
-        self._starts, self._keys, self._n_tokens = array("q"), [], 0
-
-    @property
-    def n_bytes(self) -> int:
-        return self._n_tokens - len(self._keys)
-
-    def add(self, key: str, tokens: np.ndarray) -> None:
-        self._starts.append(self._n_tokens)
-        self._keys.append(key)
-        self._tokens.write(tokens.tobytes() + bytes([BYTES.eot_id]))
-        self._n_tokens += len(tokens) + 1
-
-    def close(self) -> None:
-        self._tokens.close()
-        tokenfiles.write_starts(self._folder, self._split, np.frombuffer(self._starts, np.int64))
-        tokenfiles.write_keys(self._folder, self._split, self._keys)
-
-
-@dataclass(frozen=True)
-class _Done:
-    """How far a split has been tokenized."""
-
-    n_documents: int
-    n_tokens: int
-
-
 def build_tokens(
-    corpus: TokenizedCorpus, tokenizer: BpeTokenizer, folder: Path, log: Callable[[str], object]
+    corpus: TokenizedCorpus,
+    text_in: Path,
+    tokenizer: BpeTokenizer,
+    folder: Path,
+    log: Callable[[str], object],
 ) -> None:
     """Write the tokens of a corpus of bytes in another tokenizer, or go on doing so.
 
     Args:
         corpus: of bytes.
+        text_in: the folder of its files.
         folder: new, or what an interrupted build of these tokens left.
     """
-    identity = f"{corpus.content_hash} {corpus.split_rule} {tokenizer.hash}"
-    folder.mkdir(parents=True, exist_ok=True)
+    of = f"{corpus.content_hash} {corpus.split_rule} {tokenizer.hash}"
+    (folder / tokenfiles.UNFINISHED).mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder / TOKENIZER)
     dtype = tokenfiles.token_dtype(tokenizer.vocab_size)
     for split in corpus.splits:
-        _tokenize_split(corpus, split, tokenizer, folder, identity, log)
+        text = tokenfiles.FileTokens(text_in / f"{split}.bin", np.dtype(np.uint8))
+        _tokenize_split(corpus, split, text, tokenizer, folder, of, log)
         tokenfiles.write_keys(folder, split, corpus.keys(split))
-    for split in corpus.splits:
-        (folder / f"{split}.{_PROGRESS}").unlink()
-        (folder / f"{split}.starts.part").unlink()
-    train = np.memmap(folder / "train.bin", dtype, mode="r")
+    train = tokenfiles.FileTokens(folder / "train.bin", dtype)
     validation = np.fromfile(folder / "validation.bin", dtype)
     values = {
         "name": corpus.name,
@@ -207,73 +214,46 @@ def build_tokens(
 def _tokenize_split(
     corpus: TokenizedCorpus,
     split: Split,
+    text: tokenfiles.FileTokens,
     tokenizer: BpeTokenizer,
     folder: Path,
     identity: str,
     log: Callable[[str], object],
 ) -> None:
-    state, dtype = folder / f"{split}.{_PROGRESS}", tokenfiles.token_dtype(tokenizer.vocab_size)
-    done = _done(state, identity)
-    if done.n_documents:
-        log(f"going on with {split} of {corpus.name} after {done.n_documents:,} documents")
-    text, bounds = corpus.tokens(split), [*corpus.starts(split).tolist(), len(corpus.tokens(split))]
+    state, dtype = folder / tokenfiles.UNFINISHED, tokenfiles.token_dtype(tokenizer.vocab_size)
+    paths = {"tokens": folder / f"{split}.bin", "starts": state / f"{split}.starts"}
     progress = Progress(log, f"tokenizing {split} of {corpus.name}", len(text))
-    with (
-        _cut(folder / f"{split}.bin", done.n_tokens * dtype.itemsize) as tokens_file,
-        _cut(folder / f"{split}.starts.part", done.n_documents * 8) as starts_file,
-    ):
-        for first, last in _batches(bounds, done.n_documents):
-            documents = [text[a : b - 1] for a, b in itertools.pairwise(bounds[first : last + 1])]
-            n_tokens, starts = done.n_tokens, array("q")
-            for tokens in tokenizer.encode_documents([d.tobytes().decode() for d in documents]):
-                starts.append(n_tokens)
-                ended = np.append(tokens, tokenizer.eot_id).astype(dtype)
-                tokens_file.write(ended.tobytes())
-                n_tokens += len(ended)
-            starts_file.write(starts.tobytes())
-            done = _Done(last, n_tokens)
-            _note(state, identity, done, tokens_file, starts_file)
-            progress(bounds[last])
-    starts = np.fromfile(folder / f"{split}.starts.part", np.int64)
-    tokenfiles.write_starts(folder, split, starts)
+    bounds = np.append(corpus.starts(split), len(text))
+    with Resumable(state / f"{split}.json", identity, paths) as files:
+        n_done = files.counts.get("n_documents", 0)
+        if n_done:
+            log(f"going on with {split} of {corpus.name} after {n_done:,} documents")
+        for first, last in _batches(bounds, n_done):
+            places = bounds[first : last + 1] - bounds[first]
+            piece = text[int(bounds[first]) : int(bounds[last])]
+            documents = [piece[a : b - 1].tobytes().decode() for a, b in itertools.pairwise(places)]
+            for tokens in tokenizer.encode_documents(documents):
+                start = files.size("tokens") // dtype.itemsize
+                files.write("starts", np.int64(start).tobytes())
+                files.write("tokens", np.append(tokens, tokenizer.eot_id).astype(dtype).tobytes())
+            files.note(n_documents=last)
+            progress(int(bounds[last]))
+    tokenfiles.write_starts(folder, split, np.fromfile(paths["starts"], np.int64))
 
 
-def _batches(bounds: list[int], first: int) -> Iterator[tuple[int, int]]:
+def _batches(bounds: np.ndarray, first: int) -> Iterator[tuple[int, int]]:
     """Ranges of documents of some megabytes, from `first` on."""
-    last = first
-    while first < len(bounds) - 1:
+    last, n = first, len(bounds) - 1
+    while first < n:
         last += 1
-        if last == len(bounds) - 1 or bounds[last] - bounds[first] >= _BATCH_BYTES:
+        if last == n or bounds[last] - bounds[first] >= _BATCH_BYTES:
             yield first, last
             first = last
 
 
-def _cut(path: Path, size: int):
-    """A file opened for going on after `size` bytes; what lies beyond is of an unfinished batch."""
-    file = path.open("ab")
-    file.truncate(size)
-    return file
-
-
-def _done(state: Path, identity: str) -> _Done:
-    try:
-        found = json.loads(state.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return _Done(0, 0)
-    same = found["of"] == identity
-    return _Done(found["n_documents"], found["n_tokens"]) if same else _Done(0, 0)
-
-
-def _note(state: Path, identity: str, done: _Done, *files: Any) -> None:
-    for file in files:
-        file.flush()
-        os.fsync(file.fileno())
-    part = state.with_suffix(".part")
-    part.write_text(json.dumps({"of": identity, **vars(done)}))
-    part.replace(state)
-
-
-def _ngrams(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, Any]:
+def _ngrams(
+    train: tokenfiles.FileTokens, validation: np.ndarray, vocab_size: int
+) -> dict[str, Any]:
     """N-gram entropies, counted on all the text of a corpus that is not too large to sort.
 
     A larger one is counted on 64 even stretches of it, together 32 MiB of bytes or 8 Mi tokens.
@@ -285,9 +265,9 @@ def _ngrams(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[
     )
 
 
-def _stretches(tokens: np.ndarray, limit: int) -> np.ndarray:
+def _stretches(tokens: tokenfiles.FileTokens | np.ndarray, limit: int) -> np.ndarray:
     if len(tokens) <= limit:
-        return np.asarray(tokens)
+        return tokens[:]
     length = limit // _N_STRETCHES
     starts = np.linspace(0, len(tokens) - length, _N_STRETCHES).astype(np.int64)
     return np.concatenate([tokens[start : start + length] for start in starts.tolist()])

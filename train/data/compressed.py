@@ -8,12 +8,12 @@ from pathlib import Path
 
 from train.data.tokenfiles import CorpusError
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16  # larger ones scatter over the heap, and it grows with the file
 _ZSTD_WINDOW_BYTES = 1 << 27
 
 
 def read_pieces(path: Path) -> Iterator[bytes]:
-    """The decompressed content, about a megabyte at a time.
+    """The decompressed content, a piece at a time.
 
     Raises: CorpusError: the file is missing, truncated or damaged.
     """
@@ -58,7 +58,7 @@ def _truncated(path: Path) -> CorpusError:
 
 
 def read_text(path: Path) -> Iterator[str]:
-    """The content as UTF-8, about a megabyte at a time; a byte order mark is left out.
+    """The content as UTF-8, a piece at a time; a byte order mark is left out.
 
     Raises: CorpusError: as read_pieces, or the content is not UTF-8; the message names the byte.
     """

@@ -18,6 +18,7 @@ from pathlib import Path
 from train.data import building, tokenfiles
 from train.data.documents import Document, Source, slug
 from train.data.languages import names as languages
+from train.data.languages.symbols import SymbolTokenizer
 from train.data.sources import OPEN_ENDED, SOURCES, get_source
 from train.data.tokenfiles import CorpusError, Split, TokenizedCorpus
 from train.data.tokenizers import (
@@ -35,6 +36,7 @@ Log = Callable[[str], object]
 _SYMBOLS = "symbols"
 """Tokenizer of generated languages, whose text is tokens from the start."""
 
+_N_FIRST = 8
 _TRAINED_ON_BYTES = 1 << 26
 _STRETCH_BYTES = 1 << 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -42,10 +44,10 @@ _NO_SPACE_WORDS = ("no space left", "quota exceeded", "file too large", "resourc
 
 
 def available() -> dict[str, str]:
-    """Names of the corpora that can be prepared, each with one line on what it is."""
+    """Names of the corpora of text that can be prepared, each with one line on what it is."""
     needs = {name: f" (--source: {s.needs})" if s.needs else "" for name, s in SOURCES.items()}
     named = {name: source.title + needs[name] for name, source in SOURCES.items()}
-    return named | OPEN_ENDED | languages.available()
+    return named | OPEN_ENDED
 
 
 def prepare(
@@ -63,7 +65,7 @@ def prepare(
     with its checksum.
 
     Args:
-        tokenizer: bytes, bpe:SIZE or gpt2:FOLDER.
+        tokenizer: bytes, bpe:SIZE, bpe:SIZE@CORPUS (learned there) or gpt2:FOLDER.
         given: the file or folder of a corpus that needs one (--source).
     Raises: ValueError: unknown corpus or tokenizer. CorpusError: the text cannot be used, or the
         disk is full.
@@ -92,15 +94,20 @@ def prepare(
             shutil.rmtree(folder, ignore_errors=True)
         unfinished = _unfinished(folder)
         if kept_as == BYTES.name:
-            shutil.rmtree(unfinished, ignore_errors=True)
             log(f"preparing {name}: {source.title}")
             source = _at_hand(source, Path(data_dir) / "tfds", log)
             documents = _documents(source, Path(data_dir) / "tfds", log)
-            building.build_bytes(source, documents, unfinished, log)
+            try:
+                building.build_bytes(source, documents, unfinished, log)
+            except CorpusError:  # of other text nothing is gone on with
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
         else:
             log(f"preparing {name} in tokens of {kept_as}")
-            engine = _tokenizer(tokenizer, corpus, unfinished / building.TOKENIZER, log)
-            building.build_tokens(corpus, engine, unfinished, log)
+            engine = _tokenizer(tokenizer, corpus, unfinished / building.TOKENIZER, data_dir, log)
+            building.build_tokens(
+                corpus, _folder(name, data_dir, BYTES.name), engine, unfinished, log
+            )
         os.rename(unfinished, folder)
     corpus = _read(name, data_dir, kept_as, every_byte=False)
     log(
@@ -109,6 +116,35 @@ def prepare(
         f"documents dropped: {_counted(corpus.n_dropped)}"
     )
     return corpus
+
+
+def prepare_like(
+    name: str, data_dir: Path, *, of: str, tokenizer: str, log: Log = print
+) -> TokenizedCorpus:
+    """A prepared corpus in the tokens of another one, made if they are not there yet.
+
+    Args:
+        of: the other corpus; a BPE that was learned there is used here.
+        tokenizer: what that corpus was tokenized with.
+    Raises: ValueError: one of the two is a generated language, and the other is not. CorpusError:
+        a corpus was not prepared.
+    """
+    if languages.is_language(name) != languages.is_language(of):
+        raise ValueError(
+            f"corpus={name!r} cannot be read in the tokens of {of}: symbols of a generated "
+            "language are no text; use a language of the same kind and parameters"
+        )
+    if languages.is_language(name) or tokenizer == BYTES.name:
+        return load(name, data_dir)
+    is_bpe = tokenizer.startswith("bpe:") and "@" not in tokenizer
+    wanted = f"{tokenizer}@{of}" if is_bpe and name != of else tokenizer
+    try:
+        return load(name, data_dir, tokenizer=wanted)
+    except CorpusError:
+        if not is_bpe:
+            raise
+    load(name, data_dir)  # says what to do if there is no text
+    return prepare(name, data_dir, tokenizer=wanted, log=log)
 
 
 def load(name: str, data_dir: Path, *, tokenizer: str = BYTES.name) -> TokenizedCorpus:
@@ -174,11 +210,25 @@ def _prepare_language(name: str, data_dir: Path, log: Log) -> TokenizedCorpus:
     return load(name, data_dir)
 
 
-def load_tokenizer(name: str, data_dir: Path, tokenizer: str) -> Tokenizer:
-    """The tokenizer that a prepared corpus was tokenized with.
+def floor_nats(name: str, data_dir: Path, seq_len: int) -> float | None:
+    """Lowest expected loss on a prepared corpus with windows of seq_len inputs, nats per token.
+
+    Returns: None for text, whose floor nobody knows.
+    Raises: ValueError: unknown language. CorpusError: the text that it was counted in is gone.
+    """
+    if not languages.is_language(name):
+        return None
+    return languages.floor_nats(language(name, data_dir), seq_len)
+
+
+def load_tokenizer(name: str, data_dir: Path, tokenizer: str) -> Tokenizer | SymbolTokenizer:
+    """What reads and writes the tokens of a prepared corpus.
 
     Raises: ValueError: unknown tokenizer. CorpusError: the corpus was not prepared with it.
     """
+    if languages.is_language(name):
+        spoken = language(name, data_dir)
+        return SymbolTokenizer(name, spoken, spoken.sample(_N_FIRST, seed=0))
     kept_as = canonical_name(tokenizer)
     if kept_as == BYTES.name:
         return BYTES
@@ -221,7 +271,9 @@ def _remedy(name: str, kept_as: str) -> str:
 
 
 def _folder(name: str, data_dir: Path, kept_as: str) -> Path:
-    return Path(data_dir) / "tokens" / f"{slug(name)}-{kept_as.replace(':', '-')}"
+    kind, at, learned_on = kept_as.partition("@")
+    of_tokens = kind.replace(":", "-") + (f"@{slug(learned_on)}" if at else "")
+    return Path(data_dir) / "tokens" / f"{slug(name)}-{of_tokens}"
 
 
 def _unfinished(folder: Path) -> Path:
@@ -232,9 +284,16 @@ def _counted(n_dropped: dict[str, int]) -> str:
     return ", ".join(f"{n} {why}" for why, n in n_dropped.items()) or "none"
 
 
-def _tokenizer(wanted: str, corpus: TokenizedCorpus, kept: Path, log: Log) -> BpeTokenizer:
-    """The tokenizer asked for: read from GPT-2's files, trained, or taken from a cut-off build."""
+def _tokenizer(
+    wanted: str, corpus: TokenizedCorpus, kept: Path, data_dir: Path, log: Log
+) -> BpeTokenizer:
+    """The tokenizer asked for: of another corpus, GPT-2's, of a cut-off build, or trained."""
     kind, _, rest = wanted.partition(":")
+    own, at, learned_on = canonical_name(wanted).partition("@")
+    if at:
+        learned = load_tokenizer(learned_on, data_dir, own)
+        assert isinstance(learned, BpeTokenizer)
+        return replace(learned, name=f"{own}@{learned_on}")
     if kind == "gpt2":
         if not rest:
             raise ValueError("tokenizer='gpt2' needs the folder of its files: gpt2:FOLDER")

@@ -7,10 +7,11 @@ FOLDER the .deb files (or what they unpack to) are taken from there, without a n
 
 import gzip
 import hashlib
+import itertools
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from train.data.tokenfiles import CorpusError
 class Package:
     """A documentation package: its names in Debian releases, newest last, and its files of text.
 
-    Folders `without` are left out: lists of signatures, one page a function.
+    Folders and pages `without` are left out: lists of signatures, one page a function, and pages
+    that repeat others.
     """
 
     names: tuple[str, ...]
@@ -37,20 +39,27 @@ PACKAGES = (
     Package(
         ("rust-doc",),
         "usr/share/doc/**/*.html",
-        ("core", "std", "alloc", "src", "test", "proc_macro", "implementors"),
+        ("core", "std", "alloc", "src", "test", "proc_macro", "implementors", "print.html"),
     ),
     Package(("racket-doc",), "usr/share/doc/**/*.html"),
-    Package(("erlang-doc",), "usr/share/doc/**/*.html"),
+    Package(("erlang-doc",), "usr/share/doc/**/*.html", ("notes.html",)),
     Package(("twisted-doc",), "usr/share/doc/**/*.html", ("api",)),
     Package(("dict-wn",), "usr/share/dictd/*.dict.dz"),
     Package(("dict-jargon",), "usr/share/dictd/*.dict.dz"),
 )
-"""What the corpus is made of, in the names of Debian 12 first."""
+"""What the corpus is made of, in the names of Debian 12 first.
+
+Left out since other pages say the same: print.html is a whole book on one page, notes.html of an
+Erlang library has the changes that those of the libraries it came with have, too.
+"""
 
 SHORTEST_BYTES = 200
 """Pages with less text are indexes and redirections."""
 
 _DICTIONARY_ENTRIES_BYTES = 20_000
+_SENSE = re.compile(r"    (?:[a-z]+ )?\d+: ")
+_READING = 2
+"""Counts up when other documents are made of the same packages."""
 
 
 def fetch(folder: Path, log: Callable[[str], object]) -> None:
@@ -137,18 +146,55 @@ def _texts(path: Path, place: str) -> Iterator[tuple[str, str]]:
     if path.suffix == ".dz":
         with gzip.open(path) as file:
             text = file.read().decode("utf-8", errors="replace")
-        for number, part in enumerate(_entries(text)):
+        for number, part in enumerate(_parts(senses_once(text.splitlines(keepends=True)))):
             yield f"{path.name}:{number:06d}", part
         return
     content = path.read_bytes().decode("utf-8", errors="replace")
     yield place, content if path.suffix == ".txt" else text_of(content)
 
 
-def _entries(text: str) -> Iterator[str]:
+def senses_once(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a dictionary, each numbered sense once, and no entry that has none left.
+
+    WordNet repeats a sense under each of its synonyms, which the hash of a part of the dictionary
+    would put on both sides of a split.
+    """
+    seen: set[bytes] = set()
+    for entry in _groups(lines, lambda line: not line[0].isspace()):
+        senses = list(_groups(entry, lambda line: _SENSE.match(line) is not None))
+        new = [sense for sense in senses if not _is_repeated(sense, seen)]
+        if len(new) > 1 or len(senses) == 1:  # the first of them is the headword
+            yield from itertools.chain.from_iterable(new)
+
+
+def _is_repeated(sense: list[str], seen: set[bytes]) -> bool:
+    numbered = _SENSE.match(sense[0])
+    if numbered is None:
+        return False
+    words = " ".join("".join(sense)[numbered.end() :].split())
+    key = hashlib.blake2b(words.encode("utf-8"), digest_size=16).digest()
+    is_old = key in seen
+    seen.add(key)
+    return is_old
+
+
+def _groups(lines: Iterable[str], begins: Callable[[str], bool]) -> Iterator[list[str]]:
+    """Runs of lines, a new one wherever a line begins one."""
+    group: list[str] = []
+    for line in lines:
+        if group and begins(line):
+            yield group
+            group = []
+        group.append(line)
+    if group:
+        yield group
+
+
+def _parts(lines: Iterable[str]) -> Iterator[str]:
     """A dictionary cut between entries (a line that is not indented) into parts of some size."""
     part: list[str] = []
     size = 0
-    for line in text.splitlines(keepends=True):
+    for line in lines:
         if size > _DICTIONARY_ENTRIES_BYTES and not line[0].isspace():
             yield "".join(part)
             part, size = [], 0
@@ -158,9 +204,10 @@ def _entries(text: str) -> Iterator[str]:
 
 
 def version_of(folder: Path) -> str:
-    """Names and versions of the packages in a folder, as a short hash."""
+    """Names and versions of the packages in a folder, as a short hash, and of how they are read."""
     names = sorted(path.name for p in PACKAGES if (path := _deb(p, folder)) is not None)
-    return f"{len(names)}-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:12]}"
+    hashed = hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
+    return f"{len(names)}-{hashed}-{_READING}"
 
 
 def source(folder: Path, *, is_given: bool = False) -> Source:

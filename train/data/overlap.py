@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from train.data.tokenfiles import FileTokens
+
 WINDOW_BYTES = 64
 """About eleven words of English; GPT-3's check took 13 (Brown et al. 2020, appendix C)."""
 
@@ -11,7 +13,7 @@ _MULTIPLIER = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
-def overlap(train_bytes: np.ndarray, held_out_bytes: np.ndarray) -> float:
+def overlap(train_bytes: np.ndarray | FileTokens, held_out_bytes: np.ndarray) -> float:
     """Share of the held-out text's windows of 64 bytes that occur in the training text.
 
     One window in 16 is asked for, chosen by its own hash, so that the same text is chosen on both
@@ -33,7 +35,7 @@ def overlap(train_bytes: np.ndarray, held_out_bytes: np.ndarray) -> float:
     return float(np.mean(is_found[np.searchsorted(wanted, every)]))
 
 
-def _chosen(text: np.ndarray):
+def _chosen(text: np.ndarray | FileTokens):
     """Hashes of the windows that are asked for, piece by piece."""
     for start in range(0, len(text) - WINDOW_BYTES + 1, _CHUNK_BYTES):
         hashes = window_hashes(text[start : start + _CHUNK_BYTES + WINDOW_BYTES - 1])

@@ -14,6 +14,7 @@ from train.data.tokenfiles import CorpusError
 
 PREFIX = "tfds:"
 _READABLE = ("array_record", "parquet")
+_MOST_OF_A_REASON = 300
 
 
 def read_prepared(name: str, field: str, data_dir: Path | None) -> Iterator[Document]:
@@ -115,7 +116,11 @@ def _build(name: str, data_dir: Path) -> Path:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare()
     except Exception as error:  # no network, no such dataset, no Beam: TFDS says it in many ways
-        raise CorpusError(f"{PREFIX}{name} cannot be built here ({error}); {instead}") from error
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:_MOST_OF_A_REASON]
+        raise CorpusError(
+            f"{PREFIX}{name} cannot be built here ({why}); it takes a network and, for some "
+            f"datasets, Apache Beam; {instead}"
+        ) from error
     return Path(builder.data_path)
 
 

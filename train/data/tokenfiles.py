@@ -10,6 +10,7 @@ that finds them unchanged need not read them through again.
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,7 +28,10 @@ _IN_META = (
     "n_validation_bytes n_duplicates_dropped ngram_nats"
 ).split()
 _IN_NEWER_META = "n_test_bytes n_dropped overlap about".split()
+_META = "meta.json"
 _STAMP = "verified.json"
+UNFINISHED = "unfinished"
+"""Folder beside token files that are being built, with what a killed build goes on from."""
 _SETTLED_NS = 2_000_000_000
 
 
@@ -102,6 +106,22 @@ class TokenizedCorpus:
         return np.searchsorted(self.starts(split), positions, side="right") - 1
 
 
+class FileTokens:
+    """Tokens in a file, a slice read when it is asked for: memory holds no more than that."""
+
+    def __init__(self, path: Path, dtype: np.dtype):
+        self._path, self._dtype = path, dtype
+        self._n = path.stat().st_size // dtype.itemsize
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(self._n)
+        offset = start * self._dtype.itemsize
+        return np.fromfile(self._path, self._dtype, max(0, stop - start), offset=offset)
+
+
 def token_dtype(vocab_size: int) -> np.dtype:
     """The smallest unsigned type that holds every token."""
     return np.min_scalar_type(vocab_size - 1)
@@ -118,15 +138,17 @@ def write_starts(folder: Path, split: Split, starts: np.ndarray) -> None:
 
 
 def finish(folder: Path, values: dict[str, Any], dtype: np.dtype) -> None:
-    """Write meta.json, with which a folder of token files is complete.
+    """Write meta.json, with which a folder of token files is complete; notes on its building go.
 
     Args:
         values: the fields of TokenizedCorpus that are no arrays and no keys.
     """
     meta: dict[str, Any] = {**values, "format": _FORMAT, "dtype": dtype.str}
-    meta["files"] = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    written = sorted(path for path in folder.iterdir() if path.name not in (UNFINISHED, _META))
+    meta["files"] = {path.name: _sha256(path) for path in written}
     meta["checksum"] = _checksum(meta)
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
 
 
 def write(corpus: TokenizedCorpus, folder: Path) -> None:
@@ -175,7 +197,7 @@ def read_meta(folder: Path, remedy: str) -> dict[str, Any]:
 
     Raises: CorpusError: it is missing, damaged, or of another format.
     """
-    path = folder / "meta.json"
+    path = folder / _META
     try:
         meta = json.loads(path.read_bytes())
         written = meta.pop("checksum")

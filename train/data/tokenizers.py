@@ -204,16 +204,19 @@ def read_gpt2(folder: Path) -> BpeTokenizer:
 
 
 def canonical_name(name: str) -> str:
-    """The name under which tokens are kept: bytes, bpe:SIZE or gpt2.
+    """The name under which tokens are kept: bytes, bpe:SIZE, bpe:SIZE@CORPUS or gpt2.
 
     Raises: ValueError: no such tokenizer.
     """
     kind, _, rest = name.partition(":")
     if name == BYTES.name or name == "gpt2" or (kind == "gpt2" and rest):
         return kind
-    if kind == "bpe" and rest.isdecimal() and int(rest) >= _SMALLEST_BPE:
-        return f"bpe:{int(rest)}"
+    size, at, learned_on = rest.partition("@")
+    is_whole = bool(learned_on) == bool(at)
+    if kind == "bpe" and size.isdecimal() and int(size) >= _SMALLEST_BPE and is_whole:
+        return f"bpe:{int(size)}{at}{learned_on}"
     raise ValueError(
-        f"tokenizer={name!r} is unknown; use 'bytes', 'bpe:SIZE' (from {_SMALLEST_BPE} tokens), or "
-        "'gpt2:FOLDER' with the folder of GPT-2's files"
+        f"tokenizer={name!r} is unknown; use 'bytes', 'bpe:SIZE' (from {_SMALLEST_BPE} tokens), "
+        "'bpe:SIZE@CORPUS' (learned on another corpus), or 'gpt2:FOLDER' with the folder of "
+        "GPT-2's files"
     )

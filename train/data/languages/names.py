@@ -157,9 +157,9 @@ def is_language(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def available() -> dict[str, str]:
-    """Names of the kinds, each with one line on what it is and its parameters."""
-    return {f"{PREFIX}{kind}": _help(kind) for kind in KINDS}
+def kinds() -> dict[str, tuple[str, str]]:
+    """Names of the kinds, each with one line on what it is and its parameters at their defaults."""
+    return {f"{PREFIX}{kind}": (_title(kind), _defaults(KINDS[kind])) for kind in KINDS}
 
 
 def parse(name: str) -> NamedLanguage:
@@ -216,13 +216,16 @@ def _given(part: Any) -> dict[str, Any]:
 
 
 def _help(kind: str) -> str:
-    words = [
-        f"{field.name}={field.default}"
-        for part in (KINDS[kind], Sizes)
-        for field in fields(part)
-        if field.default is not MISSING
-    ]
-    return f"{(KINDS[kind].__doc__ or kind).splitlines()[0]} ({', '.join(words)})"
+    return f"{_title(kind)} ({_defaults(KINDS[kind])}, {_defaults(Sizes)})"
+
+
+def _title(kind: str) -> str:
+    return (KINDS[kind].__doc__ or kind).splitlines()[0]
+
+
+def _defaults(part: Any) -> str:
+    given = [f for f in fields(part) if f.default is not MISSING]
+    return ", ".join(f"{field.name}={field.default}" for field in given)
 
 
 def _made(part: type, values: dict[str, str]) -> Any:
