@@ -142,18 +142,23 @@ def generated(
         raise ValueError("there is no prompt; give at least one")
     _check(cfg, n_tokens, draws, stop)
     texts = [checked_prompt(cfg, prompt) for prompt in prompts]
+    rngs = [np.random.default_rng([draws.seed, i]) for i in range(len(texts))]
     is_live, past, params = [True] * len(texts), None, jax.device_put(params)
     for step in range(n_tokens):
-        longest, traced = max(map(len, texts)), _Traced.of(draws, step)
+        longest = max(map(len, texts))
         if not is_cached or cfg.parts or longest > cfg.seq_len:
-            tokens_B = _window_step(cfg, parametrization, params, *_windows(cfg, texts), traced)
+            logits_BV = _window_logits(cfg, parametrization, params, *_windows(cfg, texts))
         else:
             new = _padded(texts, _rounded(longest, cfg)) if past is None else _last_tokens(texts)
             past = past or _no_tokens(cfg, params, len(texts), longest + n_tokens - step)
-            tokens_B, past = _cached_step(cfg, parametrization, params, past, *new, traced)
-        drawn = np.asarray(tokens_B).tolist()
-        yield [token if live else None for token, live in zip(drawn, is_live, strict=True)]
-        is_live = [live and token != stop for token, live in zip(drawn, is_live, strict=True)]
+            logits_BV, past = _cached_logits(cfg, parametrization, params, past, *new)
+        rows = np.asarray(logits_BV, np.float64)
+        drawn = [
+            _draw(logits, draws, rng) if live else None
+            for logits, rng, live in zip(rows, rngs, is_live, strict=True)
+        ]
+        yield drawn
+        is_live = [token not in (None, stop) for token in drawn]
         if not any(is_live):
             return
         texts = [
@@ -162,28 +167,25 @@ def generated(
         ]
 
 
-class _Traced(NamedTuple):
-    """Draws as the compiled steps take them: values are traced, a None leaves no operation."""
-
-    seed: np.uint32
-    step: np.int32
-    temperature: np.float32
-    top_k: np.int32 | None
-    top_p: np.float32 | None
-
-    @classmethod
-    def of(cls, draws: Draws, step: int) -> "_Traced":
-        return cls(
-            np.uint32(draws.seed),
-            np.int32(step),
-            np.float32(draws.temperature),
-            None if draws.top_k is None else np.int32(draws.top_k),
-            None if draws.top_p in (None, 1) else np.float32(draws.top_p),
-        )
+def _draw(logits_V: np.ndarray, draws: Draws, rng: np.random.Generator) -> int:
+    if draws.temperature == 0:
+        return int(np.argmax(logits_V))
+    candidates = np.arange(len(logits_V))
+    if draws.top_k is not None or draws.top_p is not None:
+        candidates = np.argsort(-logits_V, kind="stable")[: draws.top_k]
+    if draws.top_p is not None:
+        with np.errstate(over="ignore"):  # a vanishing temperature leaves the first alone
+            weights = np.exp((logits_V[candidates] - logits_V.max()) / draws.temperature)
+        before = (np.cumsum(weights) - weights) / weights.sum()
+        candidates = candidates[before < draws.top_p]
+    # The argmax under Gumbel noise is a draw from the softmax; scaling the noise instead of
+    # dividing the logits holds for every temperature, the tiniest included.
+    noise = draws.temperature * rng.gumbel(size=len(candidates))
+    return int(candidates[np.argmax(logits_V[candidates] + noise)])
 
 
 class _New(NamedTuple):
-    """Tokens that a pass sees, where each prompt's first one stands, and how many are no padding."""
+    """Tokens of a pass, the place of each prompt's first one, and how many are no padding."""
 
     tokens_BT: np.ndarray
     first_B: np.ndarray
@@ -231,20 +233,8 @@ def _window_logits(
     return logits_BTV[jnp.arange(len(n_B)), n_B - 1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _window_step(
-    cfg: ModelConfig,
-    parametrization: str,
-    params: Params,
-    windows_BT: jax.Array,
-    n_B: jax.Array,
-    traced: _Traced,
-) -> jax.Array:
-    return _drawn(_window_logits(cfg, parametrization, params, windows_BT, n_B), traced)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _cached_step(
+def _cached_logits(
     cfg: ModelConfig,
     parametrization: str,
     params: Params,
@@ -252,46 +242,12 @@ def _cached_step(
     tokens_BT: jax.Array,
     first_B: jax.Array,
     n_B: jax.Array,
-    traced: _Traced,
 ) -> tuple[jax.Array, list[KeysAndValues]]:
     places_BT = first_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
     pasts = [Past(stored, places_BT) for stored in past]
     x_BTD, w_VD = features(cfg, params, tokens_BT, parametrization=parametrization, pasts=pasts)
     x_BD = x_BTD[jnp.arange(len(n_B)), n_B - 1]
-    logits_BV = soft_cap(x_BD @ w_VD.T, cfg.logit_softcap)
-    return _drawn(logits_BV, traced), [each.stored for each in pasts]
-
-
-def _drawn(logits_BV: jax.Array, traced: _Traced) -> jax.Array:
-    """A token of each prompt: the argmax under Gumbel noise is a draw from the softmax.
-
-    Scaling the noise instead of dividing the logits holds for every temperature, 0 included.
-    """
-    B, V = logits_BV.shape
-    logits_BV = logits_BV.astype(jnp.float32)
-    of_step = jax.random.fold_in(jax.random.key(traced.seed), traced.step)
-    keys_B = jax.vmap(functools.partial(jax.random.fold_in, of_step))(jnp.arange(B))
-    noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, (V,), jnp.float32))(keys_B)
-    if traced.top_k is not None or traced.top_p is not None:
-        logits_BV = jnp.where(_is_likely(logits_BV, traced), logits_BV, -jnp.inf)
-    return jnp.argmax(logits_BV + traced.temperature * noise_BV, axis=-1)
-
-
-def _is_likely(logits_BV: jax.Array, traced: _Traced) -> jax.Array:
-    """Which tokens top_k and top_p leave; the most likely one is always among them."""
-    order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
-    rank_BV = jnp.argsort(order_BV, axis=-1)
-    is_likely_BV = jnp.ones(logits_BV.shape, bool)
-    if traced.top_k is not None:
-        is_likely_BV = rank_BV < traced.top_k
-    if traced.top_p is not None:
-        far_BV = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
-        tempered_BV = far_BV / jnp.maximum(traced.temperature, np.float32(1e-30))
-        p_BV = jax.nn.softmax(jnp.where(is_likely_BV, tempered_BV, -jnp.inf), axis=-1)
-        p_BV = jnp.take_along_axis(p_BV, order_BV, axis=-1)
-        is_kept_BV = jnp.cumsum(p_BV, axis=-1) - p_BV < traced.top_p
-        is_likely_BV &= jnp.take_along_axis(is_kept_BV, rank_BV, axis=-1)
-    return is_likely_BV
+    return soft_cap(x_BD @ w_VD.T, cfg.logit_softcap), [each.stored for each in pasts]
 
 
 def checked_prompt(cfg: ModelConfig, prompt_T: Prompt) -> np.ndarray:
