@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -165,7 +166,7 @@ def labelled(path: Path) -> Maker:
     return make
 
 
-def _read_rows(path: Path) -> list[dict[str, object]]:
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             if path.suffix == ".csv":
@@ -175,7 +176,7 @@ def _read_rows(path: Path) -> list[dict[str, object]]:
         raise ValueError(f"{path} cannot be read ({error}); give a CSV or JSON lines") from error
 
 
-def _field(path: Path, rows: list[dict[str, object]], names: Sequence[str]) -> str:
+def _field(path: Path, rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     found = [
         name for name in names if rows and all(isinstance(r, dict) and name in r for r in rows)
     ]

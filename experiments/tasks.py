@@ -91,7 +91,7 @@ def tasks(flags: TaskFlags) -> Shown:
                 rows.append({**about, **_row(name, shots, flags.seed, found, scores)})
     if not rows:
         raise SpecError("; ".join(sentences) or "there is no task; give --tasks and --shots")
-    found = pd.DataFrame(rows)
+    found = pd.DataFrame(rows).astype({"n_tokens": "Int64"})
     table.write(found, output.suffix[1:], output)
     sentences.append(f"wrote {output}: {len(rows)} rows")
     return Shown({"Tasks": [_shown(row) for row in rows]}, tuple(sentences), {"tasks": rows})

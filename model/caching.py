@@ -34,10 +34,9 @@ class Past:
     def attend(self, q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
         """Add the new keys and values, and attend to all: `Kernels.attention` with a past."""
         prompts_B1 = jnp.arange(len(self.places_BT))[:, None]
-        k_BHSK, v_BHSK = self.stored = tuple(
-            old.at[prompts_B1, :, self.places_BT].set(new)
-            for old, new in zip(self.stored, (k_BTHK, v_BTHK), strict=True)
-        )
+        k_BHSK = self.stored[0].at[prompts_B1, :, self.places_BT].set(k_BTHK)
+        v_BHSK = self.stored[1].at[prompts_B1, :, self.places_BT].set(v_BTHK)
+        self.stored = k_BHSK, v_BHSK
         scores_BHTS = jnp.einsum("BTHK,BHSK->BHTS", q_BTHK, k_BHSK) * q_BTHK.shape[-1] ** -0.5
         is_seen_BTS = jnp.arange(self.capacity)[None, None] <= self.places_BT[:, :, None]
         scores_BHTS = jnp.where(is_seen_BTS[:, None], scores_BHTS, -jnp.inf)

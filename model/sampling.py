@@ -162,8 +162,8 @@ def generated(
         if not any(is_live):
             return
         texts = [
-            np.append(text, np.int32(token)) if live else text
-            for text, token, live in zip(texts, drawn, is_live, strict=True)
+            text if token is None or token == stop else np.append(text, np.int32(token))
+            for text, token in zip(texts, drawn, strict=True)
         ]
 
 

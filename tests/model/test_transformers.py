@@ -106,7 +106,7 @@ def test_our_models_load_there(tmp_path, options, parametrization, theirs):
 @pytest.mark.parametrize("files", ["all", "tokenizer.json"])
 def test_our_tokenizers_load_there(tmp_path, files):
     pretrained.save(tmp_path, RUN, init_params(RUN, 0), end_of_text=0)
-    for tokenizer in (BYTES, train_bpe("bpe:300", [TEXT * 20], 300)):
+    for tokenizer in (BYTES, train_bpe("bpe:270", [TEXT * 20], 270)):
         write_tokenizer(tokenizer, tmp_path, seq_len=64)
         if files != "all":
             for name in ("vocab.json", "merges.txt"):
