@@ -1,7 +1,7 @@
 """Small tasks with a right answer, made offline: each question is text with candidate answers.
 
-A task draws `Question`s from a generator; shots are further questions of the same task with their
-answers, put before. Letters stand apart by spaces, so that they are single tokens of most
+A task draws a `Question` from a generator; shots are further questions of the same task with their
+answers, put before it. Letters stand apart by spaces, so that they are single tokens of most
 tokenizers.
 """
 
@@ -35,22 +35,19 @@ class Question:
         return self.prompt + self.candidates[self.right]
 
 
-Maker = Callable[[np.random.Generator, int], list[Question]]
-"""So many questions, no two of them the same where that can be."""
+Maker = Callable[[np.random.Generator, int], Question]
+"""A question after so many shots."""
 
 
-def with_shots(
-    make: Maker, name: str, rng: np.random.Generator, n: int, shots: int
-) -> list[Question]:
-    """n questions, each after `shots` solved ones of its own (induction: see there)."""
-    if name == "induction":
-        return [_induction(rng, shots) for _ in range(n)]
-    found = []
-    for _ in range(n):
+def _after_worked(make: Callable[[np.random.Generator, int], list[Question]]) -> Maker:
+    """The last of n + 1 questions, the others before it with their answers, each on a line."""
+
+    def after(rng: np.random.Generator, shots: int) -> Question:
         *before, asked = make(rng, shots + 1)
         shown = "".join(f"{question.solved}\n" for question in before)
-        found.append(replace(asked, prompt=shown + asked.prompt))
-    return found
+        return replace(asked, prompt=shown + asked.prompt)
+
+    return after
 
 
 def _among(right: str, others: Sequence[str], rng: np.random.Generator, prompt: str) -> Question:
@@ -66,9 +63,6 @@ def _spelled(letters: Sequence[str]) -> str:
 def _rearranged(answer: Callable[[list[str]], list[str]]) -> Maker:
     """Letters whose answer is an order of them; the other candidates are other orders."""
 
-    def make(rng: np.random.Generator, n: int) -> list[Question]:
-        return [one(rng) for _ in range(n)]
-
     def one(rng: np.random.Generator) -> Question:
         shown = list(rng.choice(list(LETTERS), _N_LETTERS, replace=False))
         right, others = answer(shown), set[str]()
@@ -77,7 +71,7 @@ def _rearranged(answer: Callable[[list[str]], list[str]]) -> Maker:
             others.discard(_spelled(right))
         return _among(_spelled(right), sorted(others), rng, f"{' '.join(shown)} >")
 
-    return make
+    return _after_worked(lambda rng, n: [one(rng) for _ in range(n)])
 
 
 def _addition(rng: np.random.Generator, n: int) -> list[Question]:
@@ -111,11 +105,9 @@ def cloze(texts: Sequence[str]) -> Maker:
     Raises: ValueError: there are too few passages.
     """
     passages = [words for text in texts for line in text.splitlines() for words in _passages(line)]
-    if len(passages) < 2 * N_CANDIDATES:
-        raise ValueError(f"the text has {len(passages)} passages; task cloze needs more text")
-
-    def make(rng: np.random.Generator, n: int) -> list[Question]:
-        return [one(rng) for _ in range(n)]
+    n_words = len({words[-1] for words in passages})
+    if n_words < N_CANDIDATES:
+        raise ValueError(f"passages of the text end in {n_words} words; task cloze needs more text")
 
     def one(rng: np.random.Generator) -> Question:
         words = passages[rng.integers(len(passages))]
@@ -125,7 +117,7 @@ def cloze(texts: Sequence[str]) -> Maker:
             others.discard(f" {words[-1]}")
         return _among(f" {words[-1]}", sorted(others), rng, " ".join(words[:-1]))
 
-    return make
+    return _after_worked(lambda rng, n: [one(rng) for _ in range(n)])
 
 
 _PASSAGE_WORDS = 10
@@ -163,7 +155,7 @@ def labelled(path: Path) -> Maker:
             for i in picked
         ]
 
-    return make
+    return _after_worked(make)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -189,7 +181,7 @@ MADE: dict[str, Maker] = {
     "copy": _rearranged(list),
     "reverse": _rearranged(lambda shown: shown[::-1]),
     "sort": _rearranged(sorted),
-    "addition": _addition,
-    "induction": lambda rng, n: [_induction(rng, 1) for _ in range(n)],
+    "addition": _after_worked(_addition),
+    "induction": _induction,
 }
 """Tasks that need no text."""

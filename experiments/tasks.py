@@ -14,7 +14,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from experiments.analyse import OutputFlags, Shown
-from experiments.task_sets import MADE, Maker, Question, cloze, labelled, with_shots
+from experiments.task_sets import MADE, Maker, Question, cloze, labelled
 from experiments.workspace import Workspace
 from train.config import SpecError
 
@@ -100,7 +100,7 @@ def tasks(flags: TaskFlags) -> Shown:
 def asked(make: Maker, name: str, shots: int, n: int, seed: int) -> list[Question]:
     """The questions of a task; the same ones whoever is asked."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode()), shots])
-    return with_shots(make, name, rng, n, shots)
+    return [make(rng, shots) for _ in range(n)]
 
 
 class TooLong(ValueError):
