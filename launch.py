@@ -42,7 +42,10 @@ commands:
                        figure, --data DIR: the paper's own beside it, --layout column: for print
   report SWEEP         the same; prints where the page is
   evaluate SWEEP|RUN   score trained weights on other corpora, by token position
-  sample RUN           text, or the next-token table, from a trained run
+  tasks RUN...         copying, sorting, cloze and other tasks after 0, 1, ... shots, by likelihood
+  sample RUN           text, or the next-token table, from a trained run, or from a GPT-2 of
+                       Hugging Face's layout (--pretrained DIR; so do evaluate and tasks)
+  export RUN DIR       a run's weights, config and tokenizer in Hugging Face's layout
   inspect RUN          attention, embeddings and next tokens of a trained run, drawn (--prompt TEXT)
   data list|prepare|inspect [NAME]
                        the corpora, and languages of known entropy (lang:...)
@@ -107,26 +110,6 @@ class SweepFlags(Common):
 
     sweep: Positional[str] = "quickstart"
     """Name of the sweep; `python launch.py list` shows them."""
-
-
-@dataclass(frozen=True)
-class SampleFlags(Common):
-    """What to ask a trained run."""
-
-    run: Positional[str] = "largest"
-    """run_id (or its beginning) of a finished run; `largest` takes the one of most compute."""
-    prompt: str | None = None
-    """Text to continue. Default: "The ", or for a generated language what it begins with."""
-    tokens: int = 256
-    """How many tokens to generate."""
-    temperature: float = 0.8
-    """0 always takes the most likely token."""
-    top_k: int | None = None
-    """Draw from the k most likely tokens only."""
-    seed: int = 0
-    """Seed of the draw."""
-    next: int | None = None
-    """Print the NEXT most likely next tokens with their probabilities instead of generating."""
 
 
 def _stage(out: Path, how: How | None = None, retry_diverged: float | None = None):
@@ -376,32 +359,9 @@ def inspect(args: list[str]) -> None:
         print(path)
 
 
-def sample(args: list[str]) -> None:
-    """Text, or the next-token table, from a trained run."""
-    flags = _parse(SampleFlags, "sample", args)
-    from train.runtime import configure
-
-    configure(flags.out / "cache")
-    from experiments import sampling
-    from experiments.workspace import Workspace
-
-    trained = sampling.load_run(Workspace(flags.out), flags.run)
-    prompt = sampling.prompt_of(trained, flags.prompt, "The ")
-    if flags.next is not None:
-        for text, probability in sampling.next_tokens(trained, prompt, flags.next):
-            print(f"{probability:8.4f}  {text!r}")
-        return
-    print(
-        sampling.continuation(
-            trained, prompt, n_tokens=flags.tokens, temperature=flags.temperature,
-            top_k=flags.top_k, seed=flags.seed,
-        )
-    )  # fmt: skip
-
-
 COMMANDS = {
     "list": list_, "plan": plan, "run": run, "fit": fit,
-    "figures": figures, "report": report, "sample": sample, "inspect": inspect,
+    "figures": figures, "report": report, "inspect": inspect,
     "compare": compare,
     "check": partial(_answered, "analyse", "check", "TableFlags"),
     "approaches": partial(_answered, "surveys", "approaches", "SurveyFlags"),
@@ -410,6 +370,9 @@ COMMANDS = {
     "conventions": partial(_answered, "surveys", "conventions", "TableFlags"),
     "final": partial(_answered, "surveys", "final", "FinalFlags"),
     "evaluate": partial(_answered, "evaluating", "evaluate", "EvaluateFlags"),
+    "tasks": partial(_answered, "tasks", "tasks", "TaskFlags"),
+    "sample": partial(_called, "asking", "sample", "SampleFlags", "sample"),
+    "export": partial(_called, "exporting", "export", "ExportFlags", "export"),
     "status": partial(_called, "status_view", "show", "StatusFlags", "status"),
     "table": partial(_called, "table", "show", "TableFlags", "table"),
     "cancel": partial(_called, "halting", "cancel", "HaltFlags", "cancel"),

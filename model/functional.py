@@ -6,6 +6,7 @@ pytree: `params["blocks"]["0"]["attention"]["qkv"]`. The compute dtype is the pa
 
 import functools
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from flax import nnx, traverse_util
 from jaxtyping import Array, Float, Integer
 
+from model.caching import Past
 from model.config import ModelConfig
 from model.kernels import PLAIN, Kernels
 from model.own import check_own_parameters, initial_value, own_initial_values
@@ -98,15 +100,18 @@ def features(
     *,
     kernels: Kernels = PLAIN,
     parametrization: str = "standard",
+    pasts: Sequence[Past] | None = None,
 ) -> tuple[Float[Array, "B T D"], Float[Array, "V D"]]:
     """The final norm's output x_BTD and the head w_VD; logits are their product, soft-capped.
 
     Args: tokens_BT: int, at most seq_len long.
         parametrization: the one that the parameters were made and are trained under; its output
             multiplier is in x_BTD.
+        pasts: of each block the keys and values of earlier tokens (model.caching); it adds to them.
     Raises: ValueError: the tokens are more than seq_len long, or the parametrization is unknown.
     """
-    return _merge(cfg, params, kernels, parametrization).features(jnp.asarray(tokens_BT))
+    model = _merge(cfg, params, kernels, parametrization)
+    return model.features(jnp.asarray(tokens_BT), pasts)
 
 
 def stream(

@@ -1,4 +1,4 @@
-"""What goes on inside a model, as arrays: attention, token embeddings, next-token probabilities."""
+"""What goes on inside a model, as arrays: attention and token embeddings."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 from model.config import ModelConfig
 from model.functional import Params, apply
 from model.kernels import PLAIN
-from model.sampling import _check_prompt, _logits_after
+from model.sampling import checked_prompt
 
 _SEEN: ContextVar[list[jax.Array] | None] = ContextVar("_SEEN", default=None)
 
@@ -35,7 +35,7 @@ def attention_patterns(
             f"attention={cfg.block or cfg.attention} is a module of one's own, whose patterns are "
             "not known; inspect a model without it"
         )
-    tokens = _check_prompt(cfg, prompt_T)[-cfg.seq_len :]
+    tokens = checked_prompt(cfg, prompt_T)[-cfg.seq_len :]
     return np.asarray(_patterns(cfg, parametrization, params, tokens[None]))
 
 
@@ -52,21 +52,6 @@ def embedding_plane(params: Params) -> tuple[np.ndarray, np.ndarray]:
     # A component has no sign of its own: its largest entry is made positive.
     signs = np.sign(plane[np.abs(plane).argmax(0), [0, 1]])
     return plane * np.where(signs == 0, 1.0, signs), np.pad(shares, (0, 1))[:2]
-
-
-def next_token_probabilities(
-    cfg: ModelConfig,
-    params: Params,
-    prompt_T: Sequence[int] | np.ndarray,
-    parametrization: str = "standard",
-) -> np.ndarray:
-    """Probability of every token after a prompt, (V,) float64.
-
-    Raises: ValueError: the prompt is no sequence of token ids.
-    """
-    logits = _logits_after(cfg, params, _check_prompt(cfg, prompt_T), parametrization)
-    weights = np.exp(np.asarray(logits, np.float64) - logits.max())
-    return weights / weights.sum()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

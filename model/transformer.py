@@ -10,12 +10,15 @@ Source: Vaswani et al. 2017, arXiv:1706.03762; pre-norm and learned positions as
     et al. 2019, section 2.3.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from model import custom
+from model.caching import Past
 from model.config import ModelConfig
 from model.kernels import Kernels, soft_cap
 from model.parametrization import UNSCALED, Multipliers
@@ -43,18 +46,21 @@ def _scaled(x: jax.Array, factor: float) -> jax.Array:
     return x if factor == 1 else factor * x
 
 
-def rotate(x_BTHK: jax.Array) -> jax.Array:
+def rotate(x_BTHK: jax.Array, past: Past | None = None) -> jax.Array:
     """Turn each pair of features (k, k + d_head / 2) by an angle proportional to the position.
 
     The product of a turned query and a turned key depends on their distance alone.
 
+    Args: past: has the positions; without one they count from 0.
     Source: Su et al. 2021 (RoPE), arXiv:2104.09864, eq. 15 and section 3.3, base 10,000.
     """
     _, seq_len, _, d_head = x_BTHK.shape
     frequencies = 10_000.0 ** (-np.arange(0, d_head, 2) / d_head)
-    angles_TK = np.arange(seq_len)[:, None] * frequencies[None, :]
+    angles_TK = np.arange(past.capacity if past else seq_len)[:, None] * frequencies[None, :]
     cos = jnp.asarray(np.cos(angles_TK)[None, :, None, :], x_BTHK.dtype)
     sin = jnp.asarray(np.sin(angles_TK)[None, :, None, :], x_BTHK.dtype)
+    if past:
+        cos, sin = cos[0, past.places_BT], sin[0, past.places_BT]
     a, b = jnp.split(x_BTHK, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
@@ -103,9 +109,10 @@ class Attention(nnx.Module):
         if cfg.qk_norm:
             self.q_norm, self.k_norm = HeadNorm(cfg, kernels), HeadNorm(cfg, kernels)
 
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array, past: Past | None = None) -> jax.Array:
         cfg = self.cfg
         B, T, _ = x_BTD.shape
+        attend = past.attend if past else self.attend
         qkv_NF = _plus(self.qkv_bias, self.dense(_rows(x_BTD), self.qkv[...]))
         # Split, not indexed: the gradient of a split is one concatenation.
         parts = jnp.split(qkv_NF, [cfg.d_attn, cfg.d_attn + cfg.d_kv], axis=-1)
@@ -113,11 +120,11 @@ class Attention(nnx.Module):
         if cfg.qk_norm:
             q_BTHK, k_BTHK = self.q_norm(q_BTHK), self.k_norm(k_BTHK)
         if cfg.position == "rotary":
-            q_BTHK, k_BTHK = rotate(q_BTHK), rotate(k_BTHK)
+            q_BTHK, k_BTHK = rotate(q_BTHK, past), rotate(k_BTHK, past)
         if cfg.n_kv_heads is not None:
             n_queries = cfg.n_heads // cfg.n_kv_heads
             k_BTHK, v_BTHK = (jnp.repeat(x, n_queries, axis=2) for x in (k_BTHK, v_BTHK))
-        y_BTHK = self.attend(_scaled(q_BTHK, self.query_scale), k_BTHK, v_BTHK)
+        y_BTHK = attend(_scaled(q_BTHK, self.query_scale), k_BTHK, v_BTHK)
         y_ND = self.dense(y_BTHK.reshape(B * T, cfg.d_attn), self.out[...])
         return _plus(self.out_bias, y_ND).reshape(x_BTD.shape)
 
@@ -171,10 +178,10 @@ def _own(slot: str, cfg: ModelConfig, kernels: Kernels) -> nnx.Module | None:
     return built
 
 
-def _checked(slot: str, cfg: ModelConfig, part, x_BTD: jax.Array) -> jax.Array:
-    """part(x_BTD); of a user's part, only if it maps x_BTD to its like."""
+def _checked(slot: str, cfg: ModelConfig, part, x_BTD: jax.Array, *past: Past) -> jax.Array:
+    """part(x_BTD, *past); of a user's part part(x_BTD), only if it maps x_BTD to its like."""
     if slot not in cfg.parts:
-        return part(x_BTD)
+        return part(x_BTD, *past)
     field, reference = f"model.{slot}", cfg.parts[slot]
     try:
         y_BTD = part(x_BTD)
@@ -200,12 +207,14 @@ class Block(nnx.Module):
         self.mlp_norm = Norm(cfg, kernels)
         self.mlp = _own("mlp", cfg, kernels) or MLP(cfg, kernels)
 
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        x_BTD = self._joined(x_BTD, "attention", self.attention, self.attention_norm)
+    def __call__(self, x_BTD: jax.Array, *past: Past) -> jax.Array:
+        x_BTD = self._joined(x_BTD, "attention", self.attention, self.attention_norm, *past)
         return self._joined(x_BTD, "mlp", self.mlp, self.mlp_norm)
 
-    def _joined(self, x_BTD: jax.Array, slot: str, part: nnx.Module, norm: Norm) -> jax.Array:
-        y_BTD = _checked(slot, self.cfg, part, norm(x_BTD))
+    def _joined(
+        self, x_BTD: jax.Array, slot: str, part: nnx.Module, norm: Norm, *past: Past
+    ) -> jax.Array:
+        y_BTD = _checked(slot, self.cfg, part, norm(x_BTD), *past)
         x_ND = _rows(x_BTD) + _scaled(_rows(y_BTD), self.branch_scale)
         return x_ND.reshape(x_BTD.shape)
 
@@ -228,9 +237,10 @@ class Transformer(nnx.Module):
         if not cfg.tied_head:
             self.head = _declare(cfg.vocab_size, cfg.d_model)
 
-    def stream(self, tokens_BT: jax.Array) -> list[jax.Array]:
+    def stream(self, tokens_BT: jax.Array, pasts: Sequence[Past] | None = None) -> list[jax.Array]:
         """The residual stream x_BTD after each block.
 
+        Args: pasts: of each block the keys and values of the tokens before, which it adds to.
         Raises: ValueError: the tokens are more than seq_len long.
         """
         T = tokens_BT.shape[1]
@@ -238,21 +248,24 @@ class Transformer(nnx.Module):
             raise ValueError(f"tokens are {T} long, but seq_len={self.cfg.seq_len}; shorten them")
         x_BTD = self.embed(self.token_embedding[...], tokens_BT)
         if self.cfg.position == "learned":
-            x_BTD = x_BTD + self.position_embedding[...][None, :T]
+            positions = self.position_embedding[...]
+            x_BTD = x_BTD + (positions[pasts[0].places_BT] if pasts else positions[None, :T])
         stream = []
-        for block in self.blocks:
-            x_BTD = _checked("block", self.cfg, block, x_BTD)
+        for i, block in enumerate(self.blocks):
+            x_BTD = _checked("block", self.cfg, block, x_BTD, *(pasts[i : i + 1] if pasts else ()))
             stream.append(x_BTD)
         return stream
 
-    def features(self, tokens_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def features(
+        self, tokens_BT: jax.Array, pasts: Sequence[Past] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """The final norm's output x_BTD, and the head w_VD: x w^T, soft-capped, are logits.
 
         The parametrization's output multiplier is in x_BTD.
 
         Raises: ValueError: the tokens are more than seq_len long.
         """
-        x_BTD = self.final_norm(self.stream(tokens_BT)[-1])
+        x_BTD = self.final_norm(self.stream(tokens_BT, pasts)[-1])
         head = self.token_embedding if self.cfg.tied_head else self.head
         return _scaled(x_BTD, self.output_scale), head[...]
 

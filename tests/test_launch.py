@@ -190,6 +190,12 @@ def test_sample_continues_the_prompt(told, finished_study):
     assert told(*ask, "--seed", 1)[1] != out
     greedy = told(*ask, "--temperature", 0)[1]
     assert told(*ask, "--top-k", 1, "--seed", 5)[1] == greedy
+    nucleus = told(*ask, "--top-p", 1e-6, "--seed", 5)[1]
+    assert nucleus == greedy
+    both = told(*ask[:3], "--prompt", "abc", "xyz", *ask[5:], "--temperature", 0)[1]
+    assert both.startswith(greedy) and "\nxyz" in both
+    stopped = told(*ask, "--temperature", 0, "--stop", greedy[8])[1].removesuffix("\n")
+    assert greedy.startswith(stopped) and stopped[-1] == greedy[8] and len(stopped) <= 9
     some_run = next((finished_study / "runs").iterdir()).name
     assert told("sample", some_run, *ask[1:])[0] == 0
 
@@ -247,6 +253,8 @@ def test_wrong_input_is_one_line_and_code_2(case, launched, capsys, tmp_path, mo
         (("--temperature", "nan"), "temperature=nan"),
         (("--prompt", ""), "prompt is empty"),
         (("--top-k", 0), "top_k=0"),
+        (("--stop", "ab"), "stop='ab' is 2 tokens"),
+        (("--pretrained", "nowhere"), "nowhere/config.json cannot be read"),
         (("--tokens", -1), "n_tokens=-1"),
         (("--next", 0), "k=0"),
         (("--next", 257), "k=257"),

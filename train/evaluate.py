@@ -77,7 +77,7 @@ def evaluate(
     # The last batch repeats the last window to keep one compiled shape; the surplus is cut off.
     batches = [np.minimum(np.arange(s, s + per_batch), n - 1) for s in starts]
     pending = [
-        _token_losses(cfg, kernels, parametrization, params, gather(tokens, ids, cfg.seq_len))
+        losses_of_windows(cfg, kernels, parametrization, params, gather(tokens, ids, cfg.seq_len))
         for ids in batches
     ]
     losses_WT = np.concatenate([np.asarray(x, np.float64) for x in pending])[:n]
@@ -158,8 +158,9 @@ def summarize(losses: np.ndarray, document_ids: np.ndarray) -> Evaluation:
     )
 
 
-_token_losses = functools.partial(jax.jit, static_argnums=(0, 1, 2))(
+losses_of_windows = functools.partial(jax.jit, static_argnums=(0, 1, 2))(
     lambda cfg, kernels, parametrization, params, windows: token_losses(
         cfg, params, windows, kernels, parametrization
     )
 )
+"""Nats of every target token of windows, compiled once a shape: float32 [windows, seq_len]."""

@@ -10,7 +10,7 @@ import pytest
 import tiny_study
 
 from analysis.load import load_sweep
-from experiments import evaluating
+from experiments import evaluating, transfer
 from experiments.workspace import Workspace
 from train import records
 from train.columns import EVALUATION_COLUMNS
@@ -113,7 +113,7 @@ def test_a_sweep_on_two_corpora(workspace, sweep, told, tmp_path):
 def test_laws_see_each_run_once_a_corpus_with_its_loss_there(workspace, sweep):
     runs, plan = evaluating.chosen(workspace, sweep)
     found = evaluating.scored(workspace, runs, ["sotu", OTHER])
-    table = evaluating.evaluated_runs(plan, runs, found)
+    table = transfer.evaluated_runs(plan, runs, found)
     assert len(table) == 2 * tiny_study.N_RUNS
     own = table[table["corpus"] == "sotu"].set_index("run_id")["loss_nats"]
     assert own.to_dict() == {row["run_id"]: row["loss_nats"] for row in runs}
@@ -155,3 +155,23 @@ def test_a_corpus_of_another_tokenizer_is_refused(workspace, monkeypatch):
     with pytest.raises(SpecError, match="was prepared with ffff"):
         evaluating.scored(workspace, [row], ["sotu"])
     assert evaluations_of(workspace, row) == before
+
+
+def test_an_exported_run_scores_what_it_scored(workspace, told, tmp_path):
+    row, answer = rows_of(workspace)[0], tmp_path / "answer.json"
+    assert told("export", row["run_id"], tmp_path / "gpt2", "--out", workspace.root)[0] == 0
+    before = {path for path in workspace.root.rglob("*") if "cache" not in path.parts}
+    code, out, err = told(
+        "evaluate", "--pretrained", tmp_path / "gpt2", "--corpus", "sotu", "--by-position",
+        "--json", answer, "--out", workspace.root,
+    )  # fmt: skip
+    assert (code, err) == (0, "") and "L(t) = E + A / t^alpha" in out
+    (found,) = json.loads(answer.read_text())["evaluations"]
+    (own,) = [e for e in evaluations_of(workspace, row) if e["corpus"] == "sotu"]
+    for name in ("loss_nats", "loss_se_document", "bits_per_byte"):
+        assert found[name] == pytest.approx(own[name], rel=1e-5), name
+    np.testing.assert_allclose(found["position_loss_nats"], own["position_loss_nats"], rtol=1e-4)
+    after = {path for path in workspace.root.rglob("*") if "cache" not in path.parts}
+    assert before == after
+    code, _, err = told("evaluate", "--pretrained", tmp_path / "gpt2", "--out", workspace.root)
+    assert code == 2 and "--corpus NAME" in err

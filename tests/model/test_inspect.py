@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from model.functional import apply, init_params
-from model.inspect import attention_patterns, embedding_plane, next_token_probabilities
-from model.sampling import next_token_table
+from model.inspect import attention_patterns, embedding_plane
+from model.sampling import next_token_probabilities, next_token_table
 
 PROMPT = [3, 1, 4, 1, 5]
 

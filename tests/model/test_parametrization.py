@@ -18,7 +18,7 @@ from model.parametrization import (
     weight_decay_mask,
     weight_decay_multiplier,
 )
-from model.sampling import generate, next_token_table
+from model.sampling import Draws, generate, next_token_table
 from train.coordinates import activation_scales, check_config
 from train.evaluate import evaluate
 from train.loss import mean_loss
@@ -145,9 +145,10 @@ def test_training_evaluation_and_sampling_see_the_same_model(base):
     assert scored == pytest.approx(expected, rel=1e-5)
     ((token, probability),) = next_token_table(cfg, params, tokens[:-1], 1, "mup")
     assert probability == pytest.approx(np.exp(log_p_TV[-1].max()), rel=1e-5)
-    assert [token] == list(generate(
-        cfg, params, tokens[:-1], n_tokens=1, temperature=0.0, parametrization="mup"
-    ))  # fmt: skip
+    (drawn,) = generate(
+        cfg, params, [tokens[:-1]], n_tokens=1, draws=Draws(0.0), parametrization="mup"
+    )
+    assert drawn.tolist() == [token]
 
 
 @pytest.fixture(scope="module")

@@ -7,26 +7,34 @@ import numpy as np
 import pytest
 
 from model.functional import apply, init_params
-from model.sampling import generate, next_token_table
+from model.sampling import Draws, _cached_logits, _draw, generate, generated, next_token_table
 
 PROMPT = [3, 1, 4, 1, 5]
+PROMPTS = [PROMPT, [9], [2, 6, 5, 3, 5, 8, 9]]
+GREEDY = Draws(temperature=0.0)
+
+
+def sharp(cfg):
+    # Larger than at the start of training, so that the most likely token is no near-tie.
+    return jax.tree.map(lambda leaf: 2 * leaf, init_params(cfg, 0))
 
 
 @pytest.fixture(scope="module")
 def params(tiny):
-    # Larger than at the start of training, so that the most likely token is no near-tie.
-    return jax.tree.map(lambda leaf: 2 * leaf, init_params(tiny, 0))
+    return sharp(tiny)
 
 
 def logits_after(cfg, params, tokens):
     return np.asarray(apply(cfg, params, np.asarray(tokens, np.int32)[None, -cfg.seq_len :]))[0, -1]
 
 
+def one(cfg, params, prompt=PROMPT, **how):
+    return generate(cfg, params, [prompt], **how)[0].tolist()
+
+
 def test_greedy_takes_the_argmax_of_the_full_forward_pass(tiny, params):
     """Twenty tokens outrun the window, so the last ones see a shifted context."""
-    generated = generate(tiny, params, PROMPT, n_tokens=20, temperature=0.0)
-    assert generated.dtype == np.int32
-    tokens, n_prompt = PROMPT + generated.tolist(), len(PROMPT)
+    tokens, n_prompt = PROMPT + one(tiny, params, n_tokens=20, draws=GREEDY), len(PROMPT)
     # The model is causal: one pass over the first window holds the logits of each prefix in it.
     window = np.asarray(tokens[: tiny.seq_len], np.int32)[None]
     likeliest = np.argmax(apply(tiny, params, window)[0], axis=-1).tolist()
@@ -35,43 +43,100 @@ def test_greedy_takes_the_argmax_of_the_full_forward_pass(tiny, params):
         assert tokens[end] == np.argmax(logits_after(tiny, params, tokens[:end]))
 
 
+@pytest.mark.parametrize(
+    ("options", "draws"),
+    [
+        ({}, GREEDY),
+        ({"n_layers": 1, "bias": True}, Draws(1.3, top_k=5, top_p=0.9, seed=3)),
+        ({"position": "rotary", "n_kv_heads": 1, "logit_softcap": 9.0}, Draws(seed=1)),
+    ],
+)
+def test_a_batch_with_kept_keys_gives_the_tokens_of_full_passes(tiny, options, draws):
+    """Prompts of different lengths, past the context."""
+    cfg = dataclasses.replace(tiny, seq_len=24, **options)
+    how = {"n_tokens": 30, "draws": draws}
+    kept = list(generated(cfg, sharp(cfg), PROMPTS, **how))
+    full = list(generated(cfg, sharp(cfg), PROMPTS, **how, is_cached=False))
+    assert kept == full and np.shape(kept) == (30, 3)
+
+
+def test_a_prompt_is_continued_as_if_alone(tiny, params):
+    together = generate(tiny, params, PROMPTS, n_tokens=5, draws=GREEDY)
+    alone = [one(tiny, params, prompt, n_tokens=5, draws=GREEDY) for prompt in PROMPTS]
+    assert [found.tolist() for found in together] == alone
+    first = generate(tiny, params, PROMPTS, n_tokens=5, draws=Draws(seed=4))[0].tolist()
+    assert first == one(tiny, params, n_tokens=5, draws=Draws(seed=4))
+
+
+def test_one_compiled_step(tiny, params):
+    """Prompts of other lengths, temperatures and seeds compile nothing."""
+    one(tiny, params, n_tokens=4)
+    compiled = _cached_logits._cache_size()
+    one(tiny, params, PROMPT[:2], n_tokens=7, draws=Draws(0.3, top_k=3, seed=9))
+    assert _cached_logits._cache_size() == compiled
+
+
+def test_a_stop_token_ends_a_continuation_and_is_its_last(tiny, params):
+    whole = generate(tiny, params, PROMPTS, n_tokens=7, draws=Draws(2.0))
+    stop = int(whole[0][2])
+    for found, full in zip(
+        generate(tiny, params, PROMPTS, n_tokens=7, draws=Draws(2.0), stop=stop), whole, strict=True
+    ):
+        at = np.flatnonzero(full == stop)
+        end = at[0] + 1 if at.size else len(full)
+        assert found.tolist() == full[:end].tolist()
+
+
 def test_top_1_and_vanishing_temperature_are_greedy(tiny, params):
-    greedy = generate(tiny, params, PROMPT, n_tokens=8, temperature=0.0, seed=1)
-    top_1 = generate(tiny, params, PROMPT, n_tokens=8, temperature=5.0, top_k=1, seed=2)
-    cold = generate(tiny, params, PROMPT, n_tokens=8, temperature=1e-300, seed=3)
-    assert greedy.tolist() == top_1.tolist() == cold.tolist()
+    greedy = one(tiny, params, n_tokens=7, draws=Draws(0.0, seed=1))
+    for draws in (
+        Draws(5.0, top_k=1),
+        Draws(5.0, top_p=1e-6),
+        Draws(1e-300),
+        Draws(0.0, 4, 0.5),
+        Draws(1e-300, top_p=0.9),
+    ):
+        assert one(tiny, params, n_tokens=7, draws=draws) == greedy
 
 
 def test_the_seed_decides(tiny, params):
     first, again, other = (
-        generate(tiny, params, PROMPT, n_tokens=12, temperature=2.0, seed=seed)
-        for seed in (0, 0, 1)
+        one(tiny, params, n_tokens=7, draws=Draws(2.0, seed=seed)) for seed in (0, 0, 1)
     )
-    assert first.tolist() == again.tolist()
-    assert first.tolist() != other.tolist()
+    assert first == again != other
 
 
-def test_frequencies_follow_the_tempered_probabilities(tiny, params):
-    temperature, n_draws = 1.5, 400
-    logits = logits_after(tiny, params, PROMPT).astype(float) / temperature
-    expected = np.exp(logits - logits.max())
+def drawn(logits, n_draws, draws):
+    """How often each token is drawn after the same logits."""
+    rng = np.random.default_rng(draws.seed)
+    found = [_draw(np.array(logits), draws, rng) for _ in range(n_draws)]
+    return np.bincount(found, minlength=len(logits))
+
+
+@pytest.mark.parametrize(
+    ("draws", "kept"),
+    [
+        (Draws(1.5), [0, 1, 2, 3, 4]),
+        (Draws(1.5, top_k=3), [1, 2, 4]),
+        # At temperature 1 the three likeliest have 0.5, 0.3 and 0.1.
+        (Draws(1.0, top_p=0.75), [2, 4]),
+        (Draws(1.0, top_p=0.85), [1, 2, 4]),
+        # Top-p counts in what top-k left: of 0.8, 0.5 is above six tenths.
+        (Draws(1.0, top_k=2, top_p=0.6), [4]),
+        (Draws(1.0, top_p=1.0), [0, 1, 2, 3, 4]),
+    ],
+)
+def test_frequencies_follow_the_tempered_probabilities_of_likely_tokens(draws, kept):
+    p, n_draws = np.array([0.04, 0.1, 0.3, 0.06, 0.5]), 4000
+    expected = np.where(np.isin(np.arange(5), kept), p ** (1 / draws.temperature), 0.0)
     expected /= expected.sum()
-    draws = [
-        generate(tiny, params, PROMPT, n_tokens=1, temperature=temperature, seed=seed)[0]
-        for seed in range(n_draws)
-    ]
-    measured = np.bincount(draws, minlength=tiny.vocab_size) / n_draws
-    error = 4 * np.sqrt(expected * (1 - expected) / n_draws)
-    assert (np.abs(measured - expected) <= error + 2 / n_draws).all()
+    measured = drawn(np.log(p), n_draws, draws) / n_draws
+    assert (np.abs(measured - expected) <= 4 * np.sqrt(expected * (1 - expected) / n_draws)).all()
 
 
-def test_top_k_draws_only_the_k_most_likely(tiny, params):
-    likely = {token for token, _ in next_token_table(tiny, params, PROMPT, 3)}
-    drawn = {
-        int(generate(tiny, params, PROMPT, n_tokens=1, temperature=100.0, top_k=3, seed=seed)[0])
-        for seed in range(40)
-    }
-    assert drawn == likely
+def test_ties_go_to_the_lower_id():
+    assert drawn([1.0, 2.0, 2.0], 3, Draws(3.0, top_k=1)).tolist() == [0, 3, 0]
+    assert drawn([1.0, 2.0, 2.0], 3, GREEDY).tolist() == [0, 3, 0]
 
 
 def test_next_token_table_is_the_sorted_softmax(tiny, params):
@@ -87,36 +152,47 @@ def test_next_token_table_is_the_sorted_softmax(tiny, params):
 
 
 def test_no_tokens_and_long_prompts(tiny, params):
-    assert generate(tiny, params, PROMPT, n_tokens=0).tolist() == []
+    assert one(tiny, params, n_tokens=0) == []
     long = [t % tiny.vocab_size for t in range(3 * tiny.seq_len)]
     whole = next_token_table(tiny, params, long, 4)
     assert whole == next_token_table(tiny, params, long[-tiny.seq_len :], 4)
+    assert one(tiny, params, long, n_tokens=1, draws=GREEDY) == [whole[0][0]]
 
 
-def test_rotary_models_generate(tiny):
-    cfg = dataclasses.replace(tiny, position="rotary")
-    assert len(generate(cfg, init_params(cfg, 0), PROMPT, n_tokens=3)) == 3
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": -0.5}, r"temperature=-0\.5.*use 0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),
+        ({"top_k": 0}, "top_k=0 leaves no token"),
+        ({"top_p": 0.0}, r"top_p=0\.0"),
+        ({"top_p": 1.5}, r"top_p=1\.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**32}, "seed=4294967296"),
+    ],
+)
+def test_bad_draws_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        Draws(**change)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"n_tokens": -1}, "n_tokens=-1"),
-        ({"temperature": -0.5}, r"temperature=-0\.5.*use 0"),
-        ({"temperature": float("nan")}, "temperature=nan"),
-        ({"temperature": float("inf")}, "temperature=inf"),
-        ({"top_k": 0}, "top_k=0 is not between 1 and vocab_size=17"),
-        ({"top_k": 18}, "top_k=18"),
-        ({"seed": -1}, "seed=-1"),
-        ({"prompt_T": []}, "prompt of shape .*0.*give one token"),
-        ({"prompt_T": np.array([[1, 2]])}, r"prompt of shape \(1, 2\)"),
-        ({"prompt_T": np.array([0.5])}, "dtype float64.*use ints"),
-        ({"prompt_T": [3, 17]}, "token 17, outside vocab_size=17; use ids from 0 to 16"),
-        ({"prompt_T": [-1]}, "token -1"),
+        ({"draws": Draws(top_k=18)}, "top_k=18 is not between 1 and vocab_size=17"),
+        ({"stop": 17}, "stop=17 is no token"),
+        ({"prompts": []}, "there is no prompt"),
+        ({"prompts": [PROMPT, []]}, "prompt of shape .*0.*give one token"),
+        ({"prompts": [np.array([[1, 2]])]}, r"prompt of shape \(1, 2\)"),
+        ({"prompts": [np.array([0.5])]}, "dtype float64.*use ints"),
+        ({"prompts": [[3, 17]]}, "token 17, outside vocab_size=17; use ids from 0 to 16"),
+        ({"prompts": [[-1]]}, "token -1"),
     ],
 )
 def test_bad_arguments_are_named(tiny, params, change, message):
-    arguments = {"prompt_T": PROMPT, "n_tokens": 2, **change}
+    arguments = {"prompts": [PROMPT], "n_tokens": 2, **change}
     with pytest.raises(ValueError, match=message):
         generate(tiny, params, **arguments)
 

@@ -100,6 +100,10 @@ class BpeTokenizer:
 
     @cached_property
     def _engine(self) -> Any:
+        return self.engine()
+
+    def engine(self) -> Any:
+        """The tokenizers.Tokenizer that does the work, a new one."""
         from tokenizers import Tokenizer as Engine
         from tokenizers import decoders, models, pre_tokenizers
 
