@@ -4,6 +4,7 @@ Python writes the text, the tables and one JSON document (payload); the scripts 
 charts from it and compute what the reader asks for. No network, no build step.
 """
 
+from analysis.report.comparison import Compared, comparison_page, write_comparison
 from analysis.report.study_page import html_page, write_report
 
-__all__ = ["html_page", "write_report"]
+__all__ = ["Compared", "comparison_page", "html_page", "write_comparison", "write_report"]

@@ -34,6 +34,15 @@ def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>\n"
 
 
+def html_list(answers: Iterable[tuple[str, str]]) -> str:
+    """Terms and sentences, the lead of a page."""
+    items = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>\n"
+        for name, text in answers
+    )
+    return f'<dl class="lead">{items}</dl>\n'
+
+
 def section(identity: str, title: str, body: str) -> str:
     """A landmark with a heading."""
     return (

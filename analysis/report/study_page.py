@@ -18,7 +18,7 @@ from train.records import write_atomically
 
 SCRIPTS = (
     "text.js", "maths.js", "view.js", "marks.js", "dom.js", "charts_loss.js", "charts_fit.js",
-    "run_table.js", "calculator.js", "page.js",
+    "run_table.js", "wiring.js", "calculator.js", "page.js",
 )  # fmt: skip
 CHARTS = {
     "compute": "Loss against compute",

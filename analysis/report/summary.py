@@ -1,15 +1,15 @@
-"""The first minute of the page: what was trained, which law, how sure, what is left out, verdict."""
+"""The first minute of the page: what was trained, the law, how sure, what is left out, verdict."""
 
 import html
 import math
 
 from analysis.figures.allocation import CLOSED, NUMERIC, estimates
-from analysis.figures.inputs import FigureInputs, count_text
+from analysis.figures.inputs import FigureInputs
 from analysis.figures.prediction import NOTHING_YET
 from analysis.figures.text import equation, short, with_interval
 from analysis.fit import Fit
 from analysis.published import ALLOCATION_EXPONENTS
-from analysis.report.sections import verdict_sentence
+from analysis.report.parts import html_list, interval
 
 
 def summary(inputs: FigureInputs) -> str:
@@ -21,10 +21,7 @@ def summary(inputs: FigureInputs) -> str:
         ("Left out", left_out(inputs)),
         ("Verdict", verdict(inputs)),
     )
-    items = "".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(text)}</dd></div>\n" for name, text in answers
-    )
-    return f'<dl class="lead">{items}</dl>\n{allocation(inputs)}'
+    return html_list(answers) + allocation(inputs)
 
 
 def trained(inputs: FigureInputs) -> str:
@@ -71,10 +68,17 @@ def certainty(inputs: FigureInputs) -> str:
 
 
 def left_out(inputs: FigureInputs) -> str:
-    """What became of all runs, with a flag or without."""
-    n_flagged = sum(bool(flags) for flags in inputs.main_points.flags)
-    flagged = f" Of the fitted, {n_flagged} carry a flag of quality control." if n_flagged else ""
-    return f"{count_text(inputs)}.{flagged} Reasons are under Data quality."
+    """Which runs are not behind the law, and why; how many of the others carry a flag."""
+    excluded = inputs.main.fit.rows_excluded
+    kinds = list(dict.fromkeys(reason.split(":")[0] for _, reason in excluded))
+    groups = [[r for _, r in excluded if r.split(":")[0] == kind] for kind in kinds]
+    parts = [f"{len(group)} {group[0].replace('_', '-')}" for group in groups]
+    flagged = sum(bool(flags) for flags in inputs.main_points.flags)
+    head = f"{len(inputs.main_points)} of {len(inputs.runs)} runs are fitted"
+    text = f"{head}; left out: {'; '.join(parts)}." if parts else f"{head}; none is left out."
+    if flagged:
+        text += f" {flagged} of the fitted carry a flag of quality control."
+    return f"{text} All are listed under Data quality." if parts or flagged else text
 
 
 def verdict(inputs: FigureInputs) -> str:
@@ -82,7 +86,24 @@ def verdict(inputs: FigureInputs) -> str:
     held_out = inputs.main_held_out
     if held_out is None:
         return f"{NOTHING_YET[0].upper()}{NOTHING_YET[1:]}."
-    return verdict_sentence(held_out)
+    found, measured = held_out.prediction, held_out.measured_loss_nats
+    points = inputs.main_points
+    factor = held_out.train_flops / points.train_flops.max() if len(points) else math.nan
+    run = f"a run of {short(held_out.n_params)} parameters and {short(held_out.n_tokens)} tokens"
+    if math.isfinite(factor) and held_out.c_convention == points.c_convention:
+        run += f" ({factor:.2g} times the compute of the largest fitted one)"
+    if not found.ok:
+        return f"No prediction of {run}: {found.status}."
+    level = f"{found.interval_level:.0%} interval"
+    text = (
+        f"{run} was predicted at {found.loss_nats:.4f} {interval(found.new_run_interval, 4)} "
+        f"{inputs.unit} ({level} of one new run)"
+    )
+    if measured is None:
+        return f"Not scored yet: {text}; it is not trained yet."
+    word = "Hit" if held_out.is_hit else "MISS"
+    side = "inside" if held_out.is_hit else "outside"
+    return f"{word}: {text} and measured {measured:.4f}, {side} of it."
 
 
 def allocation(inputs: FigureInputs) -> str:

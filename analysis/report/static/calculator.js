@@ -3,7 +3,9 @@
 
 const ENTRY = { "calc-compute": "C", "calc-params": "N", "calc-tokens": "D" };
 
-function makeCalculator(study, state) {
+/** Wire the inputs; returns the function that answers anew under the conventions of a state. */
+function makeCalculator(study) {
+  let state = null;
   const inputs = Object.keys(ENTRY).map((id) => document.getElementById(id));
   const output = document.getElementById("calc-output");
 
@@ -26,8 +28,10 @@ function makeCalculator(study, state) {
     if (input.value.trim()) for (const other of k === 0 ? inputs.slice(1) : inputs.slice(0, 1)) other.value = "";
     answer();
   }));
-  answer();
-  return answer;
+  return (changed) => {
+    state = changed;
+    answer();
+  };
 }
 
 /** A positive number, null for nothing, NaN for anything else. */
@@ -58,9 +62,9 @@ function beyond(range, values) {
 
 function answerRun(output, study, found, fit, n, d) {
   const run = predictRun(fit, n, d);
-  const perToken = found.ladder ? Math.exp(logFlopsPerToken(found.ladder, Math.log(n))) : 6 * n;
-  const c = perToken * d;
-  warn(output, beyond(found.range, Number.isFinite(c) && found.c.startsWith(found.ladder ? "" : `6n_${found.n}`) ? { N: n, D: d, C: c } : { N: n, D: d }));
+  const ofSize = found.c.startsWith("6n") ? 6 * n : NaN;
+  const perToken = found.ladder ? Math.exp(logFlopsPerToken(found.ladder, Math.log(n))) : ofSize;
+  warn(output, beyond(found.range, { N: n, D: d, C: perToken * d }));
   const text = `Predicted loss ${fixed(run.loss)} ${study.unit}; ${PERCENT(fit.level)} interval of the mean ${spanText(run.mean, fixed)}, of one new run ${spanText(run.newRun, fixed)}.`;
   const element = say(output, text);
   Object.assign(element.dataset, { loss: run.loss, mean: JSON.stringify(run.mean), newRun: JSON.stringify(run.newRun) });

@@ -193,83 +193,93 @@ function residualsChart(view) {
 }
 
 function exponentsChart(view) {
-  const names = [...new Set(view.study.conventions.flatMap((c) => c.exponents.map((e) => e.method)))];
-  const where = (c) => `N ${c.n}, C ${c.c}`;
-  const colors = [BLUE, VERMILION, GREEN];
-  const rows = [];
-  const data = names.map((method, k) => {
-    const found = view.study.conventions.flatMap((c) =>
-      c.exponents.filter((e) => e.method === method).map((e) => ({ ...e, where: where(c) })));
-    for (const e of found) rows.push([e.where, method, fixed(e.a, 3), spanText(e.interval, (v) => fixed(v, 3)), e.status]);
-    const known = found.filter((e) => Number.isFinite(e.a));
-    const hasSpan = (e) => Number.isFinite(e.interval[0]);
-    return {
-      type: "scatter",
-      mode: "markers",
-      name: chartText(method),
-      x: known.map((e) => e.a),
-      y: known.map((e) => e.where),
-      error_x: {
-        type: "data", symmetric: false, color: colors[k % 3], thickness: 2,
-        array: known.map((e) => (hasSpan(e) ? e.interval[1] - e.a : 0)),
-        arrayminus: known.map((e) => (hasSpan(e) ? e.a - e.interval[0] : 0)),
-      },
-      text: known.map((e) => `a ${fixed(e.a, 3)} ${spanText(e.interval, (v) => fixed(v, 3))}<br>${chartText(e.status)}`),
-      hovertemplate: "%{text}<extra></extra>",
-      marker: { symbol: ["circle", "square", "diamond"][k % 3], size: 10, color: colors[k % 3] },
-    };
-  });
-  const marks = view.study.published.filter(({ label }) => /^(Kaplan|Hoffmann)/.test(label));
-  const shapes = marks.map(({ a, label }) => ({
-    type: "line", x0: a, x1: a, yref: "paper", y0: 0, y1: 1,
-    line: { color: GREY, width: 1, dash: label.startsWith("Kaplan") ? "solid" : "dash" },
-  }));
-  const layout = layoutOf(view, { title: "exponent a of N* ~ C^a", log: false }, { title: "", log: false }, { shapes });
-  layout.yaxis.type = "category";
-  layout.yaxis.range = [view.study.conventions.length - 0.5, -0.5];
+  const { conventions, published } = view.study;
+  const methods = [...new Set(conventions.flatMap((c) => c.exponents.map((e) => e.method)))];
+  const found = conventions.flatMap((c, row) =>
+    c.exponents.map((e) => ({ ...e, where: `N ${c.n}, C ${c.c}`, row, k: methods.indexOf(e.method) })));
+  const data = methods.map((method, k) =>
+    exponentTrace(method, k, found.filter((e) => e.k === k && Number.isFinite(e.a)), methods.length));
+  const marks = published.filter(({ label }) => /^(Kaplan|Hoffmann)/.test(label));
+  const shapes = marks.map(({ a, label }) => verticalLine(a, GREY, label.startsWith("Kaplan") ? "solid" : "dash"));
+  const layout = layoutOf(view, { title: "exponent a of N* ~ C^a", log: false }, rowAxis(conventions.map((c) => `N ${c.n}<br>C ${c.c}`)), { shapes });
   return {
     data,
     layout,
     sentence: "The exponent of the optimal size by method and count, all runs, with intervals; "
-      + "solid line Kaplan 2020, dashed Hoffmann 2022.",
-    table: { heads: ["count", "method", "a", "interval", "status"], rows },
+      + "solid line Kaplan 2020, dashed Hoffmann 2022, at other scales.",
+    table: {
+      heads: ["count", "method", "a", "interval", "status"],
+      rows: found.map((e) => [e.where, e.method, fixed(e.a, 3), spanText(e.interval, (v) => fixed(v, 3)), e.status]),
+    },
   };
 }
 
+const METHOD_LOOKS = [["circle", BLUE], ["square", VERMILION], ["diamond", GREEN]];
+
+/** One method over all counts; methods of a row stand under each other. */
+function exponentTrace(method, k, found, count) {
+  const [symbol, color] = METHOD_LOOKS[k % METHOD_LOOKS.length];
+  const side = (e, i) => (Number.isFinite(e.interval[i]) ? Math.abs(e.interval[i] - e.a) : 0);
+  return {
+    type: "scatter",
+    mode: "markers",
+    name: chartText(method),
+    x: found.map((e) => e.a),
+    y: found.map((e) => e.row + 0.22 * (k - (count - 1) / 2)),
+    error_x: {
+      type: "data", symmetric: false, color, thickness: 2, width: 0,
+      array: found.map((e) => side(e, 1)), arrayminus: found.map((e) => side(e, 0)),
+    },
+    text: found.map((e) => `${e.where}: a ${fixed(e.a, 3)} ${spanText(e.interval, (v) => fixed(v, 3))}<br>${chartText(e.status)}`),
+    hovertemplate: "%{text}<extra></extra>",
+    marker: { symbol, size: 9, color },
+  };
+}
+
+/** A vertical axis of named rows, the first on top. */
+function rowAxis(names) {
+  return {
+    title: "", log: false, range: [names.length - 0.5, -0.5], tickvals: names.map((_, i) => i),
+    ticktext: names, zeroline: false,
+  };
+}
+
+function verticalLine(x, color, dash = "solid", width = 1) {
+  return { type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color, width, dash } };
+}
+
+/** The prediction hangs on the count of N alone, so each count is one row. */
 function heldOutChart(view) {
-  const found = view.study.conventions.filter((c) => c.held_out);
-  if (!found.length) return emptyChart(view, "no held-out run has been predicted yet");
-  const known = found.filter((c) => c.held_out.ok);
-  const where = (c) => `N ${c.n}, C ${c.c}`;
-  const spans = (name, width, color, label) => known.map((c, k) => line(
-    label, c.held_out[name], [where(c), where(c)], color,
-    { width, showlegend: k === 0, hovertemplate: `${label} ${spanText(c.held_out[name], fixed)}<extra></extra>` },
+  const byN = new Map(view.study.conventions.filter((c) => c.held_out).map((c) => [c.n, c.held_out]));
+  if (!byN.size) return emptyChart(view, "no held-out run has been predicted yet");
+  const rows = [...byN].map(([n, found], row) => ({ n, row, ...found }));
+  const known = rows.filter((found) => found.ok);
+  const spans = (name, width, color, label) => known.map((found, k) => line(
+    label, found[name], [found.row, found.row], color,
+    { width, showlegend: k === 0, hovertemplate: `${label} ${spanText(found[name], fixed)}<extra></extra>` },
   ));
-  const measured = found[0].held_out.measured;
+  const { measured } = rows[0];
   const data = [
     ...spans("new_run_interval", 6, "#56b4e9", "interval of one new run"),
     ...spans("mean_interval", 12, BLUE, "interval of the mean"),
     {
-      type: "scatter", mode: "markers", name: "predicted", x: known.map((c) => c.held_out.loss_nats),
-      y: known.map(where), marker: { color: "white", size: 9, line: { width: 1.5, color: "black" } },
-      hovertemplate: "predicted %{x:.4f}<extra></extra>",
+      type: "scatter", mode: "markers", name: "predicted", x: known.map((found) => found.loss_nats),
+      y: known.map((found) => found.row), hovertemplate: "predicted %{x:.4f}<extra></extra>",
+      marker: { color: "white", size: 9, line: { width: 1.5, color: "black" } },
     },
   ];
-  const shapes = measured === null ? [] : [{
-    type: "line", x0: measured, x1: measured, yref: "paper", y0: 0, y1: 1, line: { color: VERMILION, width: 2 },
-  }];
-  const layout = layoutOf(view, { title: lossTitle(view), log: false }, { title: "", log: false }, { shapes });
-  layout.yaxis.type = "category";
+  const shapes = measured === null ? [] : [verticalLine(measured, VERMILION, "solid", 2)];
   const verdict = { true: "hit", false: "MISS", null: "not scored" };
   return {
     data,
-    layout,
-    sentence: `The held-out run: predicted with intervals under each count of N${measured === null ? "; not trained yet" : `; measured ${fixed(measured)} (line)`}.`,
+    layout: layoutOf(view, { title: lossTitle(view), log: false }, rowAxis(rows.map(({ n }) => `N ${n}`)), { shapes }),
+    sentence: "The held-out run: predicted with intervals under each count of N"
+      + `${measured === null ? "; not trained yet" : `; measured ${fixed(measured)} (line)`}.`,
     table: {
       heads: ["count", "predicted", "one new run", "measured", "verdict"],
-      rows: found.map((c) => [
-        where(c), fixed(c.held_out.loss_nats), spanText(c.held_out.new_run_interval, fixed),
-        fixed(c.held_out.measured), verdict[c.held_out.is_hit],
+      rows: rows.map((found) => [
+        `N ${found.n}`, fixed(found.loss_nats), spanText(found.new_run_interval, fixed),
+        fixed(found.measured), verdict[found.is_hit],
       ]),
     },
   };

@@ -47,6 +47,7 @@ function makeRunTable(study, state, changed) {
   document.getElementById("runs-hide-others").addEventListener("click", () => {
     const kept = new Set(draw().map((run) => run.run_id));
     for (const run of study.runs) if (!kept.has(run.run_id)) state.hiddenRuns.add(run.run_id);
+    draw();
     changed();
   });
   return draw;

@@ -33,9 +33,9 @@ function spanText(bounds, form) {
 function cellText(value) {
   if (isMissing(value)) return "–";
   if (typeof value !== "number") return String(value);
-  return Number.isInteger(value) && Math.abs(value) < 1e7
-    ? value.toLocaleString("en")
-    : String(Number(value.toPrecision(5)));
+  const rounded = Number(value.toPrecision(5));
+  if (Math.abs(value) >= 1e7) return rounded.toExponential();
+  return Number.isInteger(value) ? value.toLocaleString("en") : String(rounded);
 }
 
 const COMPARISON = /([A-Za-z_][\w]*)\s*(<=|>=|!=|=|<|>)\s*("[^"]*"|\S+)/g;
