@@ -40,7 +40,7 @@ commands:
   reproduce [PAPER]    published numbers against ours (--data DIR for the published points)
   figures SWEEP        draw a sweep's figures and report again from its records; --only NAME: one
                        figure, --data DIR: the paper's own beside it, --layout column: for print
-  report SWEEP         the same; prints where the page is
+  report SWEEP [NEW]   the page that explores a sweep; with NEW: one that compares the two
   evaluate SWEEP|RUN   score trained weights on other corpora, by token position
   sample RUN           text, or the next-token table, from a trained run
   inspect RUN          attention, embeddings and next tokens of a trained run, drawn (--prompt TEXT)
@@ -350,11 +350,11 @@ def compare(args: list[str]) -> None:
     print_tables(*run(flags, _stage(flags.out, flags.how)), "text")
 
 
-def figures(args: list[str], command: str = "figures") -> None:
+def figures(args: list[str]) -> None:
     """Draw a sweep's figures and report again, or the figures named alone."""
     from experiments import picturing
 
-    flags = _parse(picturing.FiguresFlags, command, args)
+    flags = _parse(picturing.FiguresFlags, "figures", args)
     from train.runtime import configure
 
     configure(flags.out / "cache")
@@ -363,8 +363,7 @@ def figures(args: list[str], command: str = "figures") -> None:
     stage = _stage(flags.out)
     has_ending = stages.has_ending(flags.sweep, stage)
     if not picturing.is_choice(flags):
-        formats = stages.PAGE_FORMATS if command == "report" else ("png", "pdf", "svg")
-        folder = stages.redraw(flags.sweep, stage, formats)
+        folder = stages.redraw(flags.sweep, stage, ("png", "pdf", "svg"))
         if not has_ending:
             stage.say(summary.where(folder))
     elif has_ending:
@@ -374,8 +373,14 @@ def figures(args: list[str], command: str = "figures") -> None:
 
 
 def report(args: list[str]) -> None:
-    """Write a sweep's page again."""
-    figures(args, "report")
+    """Write a sweep's page again, or a page that compares two sweeps."""
+    from experiments import reporting
+
+    flags = _parse(reporting.ReportFlags, "report", args, reporting.report.__doc__)
+    from train.runtime import configure
+
+    configure(flags.out / "cache")
+    reporting.report(flags, _stage(flags.out))
 
 
 def inspect(args: list[str]) -> None:
