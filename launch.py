@@ -39,7 +39,8 @@ commands:
   conventions SWEEP    the same runs under every count of N and C
   reproduce [PAPER]    published numbers against ours (--data DIR for the published points)
   figures SWEEP        draw a sweep's figures and report again from its records; --only NAME: one
-                       figure, --data DIR: the paper's own beside it, --layout column: for print
+                       figure, --data DIR: the paper's own beside it, --layout column: for print,
+                       --formats png pdf svg
   report SWEEP [NEW]   the page that explores a sweep; with NEW: one that compares the two
   evaluate SWEEP|RUN   score trained weights on other corpora, by token position
   sample RUN           text, or the next-token table, from a trained run
@@ -363,7 +364,7 @@ def figures(args: list[str]) -> None:
     stage = _stage(flags.out)
     has_ending = stages.has_ending(flags.sweep, stage)
     if not picturing.is_choice(flags):
-        folder = stages.redraw(flags.sweep, stage, ("png", "pdf", "svg"))
+        folder = stages.redraw(flags.sweep, stage, flags.formats)
         if not has_ending:
             stage.say(summary.where(folder))
     elif has_ending:

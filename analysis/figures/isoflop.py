@@ -140,11 +140,10 @@ def _exponent_line(ax: Axes, inputs: FigureInputs, variable: str, largest: float
     }[variable]
     flops = np.geomspace(*ax.get_xlim(), 64)
     line = factor * flops**slope
-    text = style.with_interval(slope, found.intervals[name])
     inside = flops <= largest
     ax.plot(
         flops[inside], line[inside], color=style.BLACK, linewidth=1.4, zorder=3,
-        label=f"${variable}^* \\propto C^{name}$, {name} = {text}",
+        label=style.optimal_text(variable, slope, found.intervals[name]),
     )  # fmt: skip
     ax.plot(flops[~inside], line[~inside], "--", color=style.BLACK, linewidth=1.4, zorder=3)
     far = factor * (FAR * largest) ** slope

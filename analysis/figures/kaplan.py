@@ -61,7 +61,7 @@ def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
         style.note(ax, "no training curves were recorded")
         return
     for_drawing = curves.lines(inputs, FLOPS_COLUMN)
-    colors = [scale.to_rgba(line.n_params) for line in for_drawing]
+    colors = scale.to_rgba(np.array([line.n_params for line in for_drawing]))
     style.draw_lines(ax, [line.xy for line in for_drawing], colors, linewidths=0.9, alpha=0.75)
     style.log_axis(ax, "x", used[FLOPS_COLUMN])
     found = inputs.envelope

@@ -53,7 +53,7 @@ def learning_curves(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
 
 def _curves_panel(ax: Axes, inputs: FigureInputs, scale: Any, column: str) -> None:
     drawn = curves.lines(inputs, column)
-    colors = [scale.to_rgba(line.n_params) for line in drawn]
+    colors = scale.to_rgba(np.array([line.n_params for line in drawn]))
     style.draw_lines(ax, [line.xy for line in drawn], colors, linewidths=0.9, alpha=0.8)
     every = np.concatenate([line.xy for line in drawn])
     style.log_axis(ax, "x", every[:, 0])
@@ -116,10 +116,7 @@ def _data_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
 
 
 def _excess_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
-    style.label_axes(
-        ax, r"$N^{\alpha_N/\alpha_D}\,/\,D$", r"$L(N, D)\,/\,L(N, \infty) - 1$",
-        "excess over infinite data",
-    )  # fmt: skip
+    style.label_axes(ax, "N^(α_N/α_D) / D", "L(N, D) / L(N, ∞) − 1", "excess over infinite data")
     if not law.ok:
         style.note(ax, f"no L(N, D): {law.status}")
         return

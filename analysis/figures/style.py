@@ -30,9 +30,16 @@ from matplotlib.ticker import (
 from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.inputs import FigureInputs, Group, count_text
-from analysis.figures.text import plain, power_of_ten, short, with_interval, wrapped
+from analysis.figures.text import (
+    optimal_text,
+    plain,
+    power_of_ten,
+    short,
+    with_interval,
+    wrapped,
+)
 
-__all__ = ["plain", "power_of_ten", "short", "with_interval", "wrapped"]  # of text, besides ours
+__all__ = ["optimal_text", "plain", "power_of_ten", "short", "with_interval", "wrapped"]  # of text
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6b6b6b"
@@ -290,6 +297,10 @@ def save(
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
+    if (engine := figure.get_layout_engine()) is not None:
+        figure.set_dpi(PNG_DPI)  # the layout is that of the PNG, in every format
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # else savefig draws twice, the first time for the layout
     for suffix in formats:
         path = stem.with_name(f"{stem.name}.{suffix}")
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -297,7 +308,6 @@ def save(
             with _SETTINGS, rc_context({"svg.hashsalt": "figure"}):
                 figure.savefig(temporary, format=suffix, dpi=PNG_DPI, metadata=NO_METADATA[suffix])
             os.replace(temporary, path)
-            figure.set_layout_engine("none")  # it lies as the first format laid it out
         finally:
             temporary.unlink(missing_ok=True)
         written.append(path)
