@@ -13,13 +13,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "figures")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import many_runs  # noqa: E402
+from figures.conftest import many_runs  # noqa: E402
 
 from analysis.figures import FigureInputs, draw_all, processes_for  # noqa: E402
 from analysis.frontier.loss_of_compute import curve_envelope  # noqa: E402
@@ -64,9 +65,7 @@ def main(n_runs: int) -> None:
     for n_processes in sorted({1, processes_for(n_runs)}):
         with tempfile.TemporaryDirectory() as folder:
             inputs.__dict__.pop("approaches", None)  # kept by the first to need it
-            draw = lambda: draw_all(  # noqa: E731
-                inputs, folder, formats=("png",), n_processes=n_processes
-            )
+            draw = partial(draw_all, inputs, folder, formats=("png",), n_processes=n_processes)
             files = timed(f"figures, {n_processes} process(es)", draw)
             sizes = [path.stat().st_size for path in files]
             print(f"  {len(files)} files, {sum(sizes) / 1e6:.1f} MB")

@@ -121,6 +121,9 @@ def beside(
     """One figure of both, drawn by the same function: ours first, then the paper's points."""
     is_row = drawing.is_narrow and not page.is_column
     figure = Figure(layout="constrained", facecolor="white")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(**style.PADS)
     parts: Any = figure.subfigures(1, 2) if is_row else figure.subfigures(2, 1)
     asked: list[tuple[float, float]] = []
     for part, inputs in zip(parts, (ours, theirs), strict=True):

@@ -43,7 +43,7 @@ def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     every = np.concatenate([line.xy for line in drawn])
     style.log_axis(axes[0], "x", every[:, 0])
     style.loss_axis(axes[0], float(every[:, 1].min()), float(every[:, 1].max()))
-    style.ngram_lines(axes[0], inputs.ngram_entropies)
+    style.reference_lines(axes[0], inputs)
     compute = f"training compute C (FLOPs, {inputs.headline[1]})"
     style.label_axes(axes[0], compute, f"training loss, smoothed ({inputs.unit})", "every curve")
     for ax, letter in zip(axes[1:], "ND", strict=True):

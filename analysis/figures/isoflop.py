@@ -66,6 +66,7 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, colors: list[Any]) -> None:
     losses = np.concatenate([m.size_loss_nats for m in found])
     style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
     style.loss_axis(ax, losses.min(), losses.max())
+    style.reference_lines(ax, inputs)
     style.legend_below(ax, n_columns=2 if len(found) > MOST_REMARKS else 1)
 
 

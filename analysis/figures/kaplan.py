@@ -75,7 +75,7 @@ def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
     low = _frontier_lines(ax, inputs)
     losses = used["loss_nats"].to_numpy(np.float64)
     style.loss_axis(ax, min(low, float(losses.min())), float(losses.max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def _frontier_lines(ax: Axes, inputs: FigureInputs) -> float:
@@ -145,7 +145,7 @@ def _variable_panel(
             _lines_of_sizes(ax, inputs, scale)
         low = min(low, _limit_line(ax, inputs, variable))
     style.loss_axis(ax, low, float(losses.max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def _lines_of_sizes(ax: Axes, inputs: FigureInputs, scale: Any) -> None:

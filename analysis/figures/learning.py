@@ -58,7 +58,7 @@ def _curves_panel(ax: Axes, inputs: FigureInputs, scale: Any, column: str) -> No
     every = np.concatenate([line.xy for line in drawn])
     style.log_axis(ax, "x", every[:, 0])
     style.loss_axis(ax, float(every[:, 1].min()), float(every[:, 1].max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def data_and_steps(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
@@ -112,7 +112,7 @@ def _data_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
         loss = law.predict(n_params=size, n_tokens=d)
         ax.plot(d, loss, color=scale.to_rgba(size), linewidth=1.0, zorder=2)
     ax.plot([], [], color=style.GREY, linewidth=1.0, label="L(N, D) of Kaplan et al., fitted")
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def _excess_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
@@ -128,13 +128,10 @@ def _excess_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
     for index, group in enumerate(groups):
         limit = (p["N_c"] / group.n_params) ** p["alpha_N"]
         excess = group.loss_nats / limit - 1
-        above = excess > 0
+        above = excess > 0  # the others lie off a logarithmic axis
         shown.append(excess[above])
         x, colors = group.n_params**ratio / group.n_tokens, scale.to_rgba(group.n_params)
-        if above.all():
-            style.draw_group(ax, group, index, x, excess, colors)
-        elif above.any():
-            ax.scatter(x[above], excess[above], s=style.MARKER_SIZE, c=colors[above], zorder=4)
+        style.draw_group(ax, group, index, x[above], excess[above], colors[above])
     style.log_axis(ax, "x", every_x)
     x = np.geomspace(*ax.get_xlim(), 64)
     draws = law.draws[np.isfinite(law.draws).all(-1)]
@@ -177,6 +174,7 @@ def _steps_panel(
             ax.plot(steps[own], fitted, color=color, linewidth=0.9, zorder=2)
     style.log_axis(ax, "x", steps)
     style.loss_axis(ax, float(loss.min()), float(loss.max()))
+    style.reference_lines(ax, inputs)
     text = law_text(law)
     ax.plot([], [], color=style.GREY, linewidth=1, label=style.wrapped(text))
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from browser.conftest import HOSTILE
 
 from analysis.fit import fit
 from analysis.intervals.uncertainty import predict_run
@@ -13,12 +14,11 @@ from analysis.laws import optimum, predict
 from analysis.load import select
 from analysis.report.payload import thinned
 
-from browser.conftest import HOSTILE
-
 pytestmark = pytest.mark.slow
 
 UNNAMED = """() => [...document.querySelectorAll(
-    'button, input, select, textarea, a[href], [role=button], [role=img], img, summary, [tabindex]')]
+    'button, input, select, textarea, a[href], summary, img, [role=button], [role=img], [tabindex]'
+  )]
   .filter((e) => !e.closest('.modebar') && e.getClientRects().length)
   .filter((e) => !(e.getAttribute('aria-label') || e.alt || e.innerText?.trim()
     || [...(e.labels ?? [])].map((l) => l.innerText).join('').trim()))
@@ -29,7 +29,8 @@ POINT = """([chart, id]) => {
     const i = (trace.customdata ?? []).indexOf(id);
     if (i < 0) continue;
     const box = place.getBoundingClientRect();
-    return [box.x + xaxis._offset + xaxis.d2p(trace.x[i]), box.y + yaxis._offset + yaxis.d2p(trace.y[i])];
+    const [x, y] = [xaxis._offset + xaxis.d2p(trace.x[i]), yaxis._offset + yaxis.d2p(trace.y[i])];
+    return [box.x + x, box.y + y];
   }
 }"""
 LOW_CONTRAST = """() => {

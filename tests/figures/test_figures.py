@@ -122,7 +122,7 @@ def test_refused_minimum_is_hollow_with_its_reason(inputs, texts):
     stars = {
         str(collection.get_label()): collection.get_facecolor()
         for collection in figure.axes[0].collections
-        if "10^{11}" in str(collection.get_label())
+        if "10¹¹" in str(collection.get_label())
     }
     hollow = [label for label, face in stars.items() if not len(face)]
     assert len(stars) == 4 and len(hollow) == 1 and "refused" in hollow[0]
@@ -255,3 +255,13 @@ def test_single_positions_are_powers_of_two_and_the_last(inputs):
         loss_nats=np.ones(4), se_document=np.ones(4),
     )  # fmt: skip
     assert shown_positions(binned) == {"1": 0, "2": 1, "3-5": 2, "6-12": 3}
+
+
+@pytest.mark.parametrize(("floor", "said"), [(1.4, "floor"), (0.3, "floor 0.30 ↓")])
+def test_the_floor_of_a_known_language_is_a_line_or_named_under_the_axis(inputs, floor, said):
+    figure = isoflop(replace(inputs, entropy_floor_nats=floor))
+    panel = figure.axes[0]
+    assert said in [text.get_text() for text in panel.texts]
+    across = [line.get_ydata()[0] for line in panel.lines if line.get_xdata()[0] == 0]
+    low, _ = panel.get_ylim()
+    assert (low < floor and floor in across) if said == "floor" else low > floor
