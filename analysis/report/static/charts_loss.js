@@ -175,10 +175,11 @@ function isoflopChart(view) {
   };
 }
 
+const CIVIDIS_ON_DARK = ["#7390c8", "#8e9bb5", "#a3a3a0", "#b9b08a", "#d3c164", "#fee838"];
 const CIVIDIS = ["#00224e", "#2a3f6d", "#575d6d", "#7d7c78", "#a69d75", "#d3c164"];
 
 function budgetTraces(view, minimum, k, count) {
-  const color = CIVIDIS[Math.round((k / Math.max(count - 1, 1)) * (CIVIDIS.length - 1))];
+  const color = mixed(isDark() ? CIVIDIS_ON_DARK : CIVIDIS, k / Math.max(count - 1, 1));
   const ofBudget = (run) => run.isoflop_budget === minimum.budget && Number.isFinite(run.loss_nats);
   const runs = view.runs.filter((run) => ofBudget(run) && run.role !== "held_out");
   const whole = view.study.runs.filter((run) => ofBudget(run) && run.role !== "held_out");

@@ -113,7 +113,7 @@ function layoutOf(view, x, y, more = {}) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: ink, size: 12 },
     margin: { l: 60, r: 15, t: 10, b: 50 },
-    legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0 },
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
     hovermode: "closest",
     hoverlabel: { align: "left" },
     xaxis: axis(x, scale !== "linear"),
