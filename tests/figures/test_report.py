@@ -132,7 +132,7 @@ def test_controls_are_labelled_and_tables_captioned(page):
 def test_says_what_came_out_and_what_was_left_out(page, inputs):
     for text in (
         "26 language models of ",
-        "20 of 26 runs are fitted; left out: ",
+        "20 of 26 runs entered the fit; left out: ",
         "1 diverged: at step 120",
         "steps < 900",
         "embedding_dominated: embeddings are",
@@ -200,7 +200,7 @@ def test_failed_runs_alone_make_a_page(tables):
     runs, curves = tables
     failed = runs.head(4).assign(status="diverged", diverged_step=7, loss_nats=np.nan)
     page = Page(html_page(make_inputs(failed, curves.head(0), is_predicted=False), {}))
-    assert "0 of 4 runs are fitted" in page.text
+    assert "0 of 4 runs entered the fit" in page.text
     assert [run["status"] for run in page.data["runs"]] == ["diverged"] * 4
     assert page.data["conventions"][0]["range"] == {"n": [], "d": [], "c": []}
 
