@@ -14,8 +14,9 @@ from analysis.study import Study
 from experiments.plan import Plan
 from experiments.workspace import SweepFolder, Workspace, read_json
 from model.accounting import train_flops
-from train.data import languages
 from train.data.corpora import TokenizedCorpus, language, ngram_entropies
+from train.data.languages import floor_nats
+from train.data.languages.names import is_language
 
 
 def figure_inputs(
@@ -45,10 +46,10 @@ def figure_inputs(
 
 def _floor(plan: Plan, corpus: TokenizedCorpus, workspace: Workspace) -> float | None:
     """The least expected loss in windows of this plan's length, of a text whose law is known."""
-    if not languages.is_language(corpus.name):
+    if not is_language(corpus.name):
         return None
     seq_len = plan.cells[0].spec.model.seq_len
-    return languages.floor_nats(language(corpus.name, workspace.data), seq_len)
+    return floor_nats(language(corpus.name, workspace.data), seq_len)
 
 
 def critical_law_on(corpus_hash: str, workspace: Workspace) -> CriticalLaw | None:

@@ -40,9 +40,15 @@ def report(flags: ReportFlags, stage: "Stage") -> None:
 
 
 def compare(baseline: str, new: str, stage: "Stage") -> Path:
-    """Write the page of two sweeps into the folder of the new one; returns its path."""
-    from analysis.report import Compared, write_comparison
+    """Write the page of two sweeps into the folder of the new one; returns its path.
 
+    Raises: SpecError: the same sweep twice, an unknown one, or one without a law of L(N, D).
+    """
+    from analysis.report import Compared, write_comparison
+    from train.config import SpecError
+
+    if baseline == new:
+        raise SpecError(f"report {baseline} {new} compares a sweep with itself; name two")
     compared = Compared(_inputs(baseline, stage), _inputs(new, stage))
     path = stage.workspace.sweep(new).path / f"report-against-{baseline}.html"
     return write_comparison(compared, path)

@@ -115,6 +115,20 @@ def test_drawing_again_says_where_things_are(told, finished_study, monkeypatch, 
     assert "report.html" in out
 
 
+def test_two_sweeps_make_one_page(told, finished_study, tmp_path):
+    out, name = tmp_path / "out", sweep_name(finished_study)
+    shutil.copytree(finished_study, out)
+    shutil.copytree(out / "sweeps" / name, out / "sweeps" / "other")
+    code, said, _ = told("report", name, "other", "--out", out)
+    page = out / "sweeps" / "other" / f"report-against-{name}.html"
+    assert code == 0 and str(page) in said.replace("\n", "")
+    assert "Laws side by side" in page.read_text()
+    code, _, err = told("report", name, name, "--out", out)
+    assert code == 2 and "compares a sweep with itself" in err
+    code, _, err = told("report", name, "nothing", "--out", out)
+    assert code == 2 and "sweep nothing has no plan" in err
+
+
 def test_one_figure_is_drawn_by_name(told, finished_study, tmp_path):
     out, name = tmp_path / "out", sweep_name(finished_study)
     shutil.copytree(finished_study, out)

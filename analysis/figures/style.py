@@ -65,7 +65,8 @@ FORMATS = tuple(NO_METADATA)
 _SETTINGS = threading.Lock()
 """Ids in an SVG are only equal under a global setting, which threads take in turns."""
 FLOOR_IN_SIGHT = 0.8
-"""A floor above this share of the lowest loss is drawn; one further below, which would squeeze the runs, is named under the axis."""
+"""A floor above this share of the lowest loss is drawn; one further below, which would squeeze the
+runs, is named under the axis."""
 FEW_SIZES = 10
 """Up to this many model sizes, each is a tick of the colour bar."""
 

@@ -23,6 +23,7 @@ from train.records import write_atomically
 
 SCRIPTS = (
     "text.js", "maths.js", "view.js", "marks.js", "dom.js", "charts_loss.js", "charts_fit.js",
+    "charts_optimum.js",
     "run_table.js", "wiring.js", "compare.js",
 )  # fmt: skip
 CHARTS = {

@@ -82,7 +82,7 @@ def run_rows(inputs: FigureInputs) -> list[dict[str, Any]]:
     reasons = dict(inputs.main.fit.rows_excluded)
     present = [name for name in COLUMNS if name in inputs.runs.columns]
     rows = []
-    for record in inputs.runs[present].to_dict("records"):
+    for record in inputs.runs.loc[:, present].to_dict("records"):
         run_id = str(record["run_id"])
         state = "fitted" if run_id in flags else "not fitted"
         reason = "; ".join(flags.get(run_id, ())) or reasons.get(run_id, "")

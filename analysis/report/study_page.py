@@ -18,6 +18,7 @@ from train.records import write_atomically
 
 SCRIPTS = (
     "text.js", "maths.js", "view.js", "marks.js", "dom.js", "charts_loss.js", "charts_fit.js",
+    "charts_optimum.js",
     "run_table.js", "wiring.js", "calculator.js", "page.js",
 )  # fmt: skip
 CHARTS = {
@@ -175,7 +176,7 @@ def _figures(images: Mapping[str, bytes]) -> str:
 def _figure(drawing: Drawing, data: bytes) -> str:
     caption, text = html.escape(drawing.caption), base64.b64encode(data).decode("ascii")
     return (
-        f'<figure id="{drawing.name}"><img alt="{caption}" loading="lazy" '
+        f'<figure id="{drawing.name}"><img alt="{caption}" decoding="async" '
         f'src="data:image/png;base64,{text}"><figcaption>{caption}</figcaption></figure>\n'
     )
 

@@ -1,7 +1,7 @@
 """The first minute of the page: what was trained, the law, how sure, what is left out, verdict."""
 
-import html
 import math
+from typing import Any
 
 from analysis.figures.allocation import CLOSED, NUMERIC, estimates
 from analysis.figures.inputs import FigureInputs
@@ -9,7 +9,7 @@ from analysis.figures.prediction import NOTHING_YET
 from analysis.figures.text import equation, short, with_interval
 from analysis.fit import Fit
 from analysis.published import ALLOCATION_EXPONENTS
-from analysis.report.parts import html_list, interval
+from analysis.report.parts import html_list, interval, paragraph
 
 
 def summary(inputs: FigureInputs) -> str:
@@ -27,12 +27,10 @@ def summary(inputs: FigureInputs) -> str:
 def trained(inputs: FigureInputs) -> str:
     """How many runs of which sizes on what."""
     runs, (n_convention, c_convention) = inputs.runs, inputs.headline
-    sizes = runs[f"n_params_{n_convention}"]
-    flops = runs[f"train_flops_{c_convention}"]
     return (
-        f"{len(runs)} language models of {short(float(sizes.min()))} to "
-        f"{short(float(sizes.max()))} parameters on {_span(runs['n_tokens'])} tokens of the "
-        f"corpus {inputs.corpus} ({_span(flops)} training FLOPs each)."
+        f"{len(runs)} language models of {_span(runs[f'n_params_{n_convention}'])} "
+        f"parameters on {_span(runs['n_tokens'])} tokens of the corpus {inputs.corpus} "
+        f"({_span(runs[f'train_flops_{c_convention}'])} training FLOPs each)."
     )
 
 
@@ -74,10 +72,10 @@ def left_out(inputs: FigureInputs) -> str:
     groups = [[r for _, r in excluded if r.split(":")[0] == kind] for kind in kinds]
     parts = [f"{len(group)} {group[0].replace('_', '-')}" for group in groups]
     flagged = sum(bool(flags) for flags in inputs.main_points.flags)
-    head = f"{len(inputs.main_points)} of {len(inputs.runs)} runs are fitted"
+    head = f"{len(inputs.main_points)} of {len(inputs.runs)} runs entered the fit"
     text = f"{head}; left out: {'; '.join(parts)}." if parts else f"{head}; none is left out."
     if flagged:
-        text += f" {flagged} of the fitted carry a flag of quality control."
+        text += f" {flagged} of those carry a flag of quality control."
     return f"{text} All are listed under Data quality." if parts or flagged else text
 
 
@@ -113,19 +111,20 @@ def allocation(inputs: FigureInputs) -> str:
         name = {CLOSED: "the law if C = 6ND", NUMERIC: "the law under exact FLOPs"}.get(
             method, "isoFLOP minima"
         )
-        value = with_interval(a, bounds) if math.isfinite(a) else f"none ({status})"
-        found.append(f"{value} by {name}")
+        found.append((name, with_interval(a, bounds), status, math.isfinite(a)))
     published = ", ".join(
         f"{p.label} {p.a:g}"
         for p in ALLOCATION_EXPONENTS
         if p.label.startswith(("Kaplan", "Hoffmann"))
     )
-    text = (
-        f"The compute-optimal size grows as N* ~ C^a with a = {'; '.join(found)}. Published, at "
-        f"other scales: {published}."
+    known = "; ".join(f"{value} by {name}" for name, value, _, is_known in found if is_known)
+    lacking = "; ".join(
+        f"by {name} ({status})" for name, _, status, is_known in found if not is_known
     )
-    return f"<p>{html.escape(text)}</p>\n"
+    text = f"The compute-optimal size grows as N* ~ C^a with a = {known}." if known else ""
+    text += f" No exponent {lacking}." if lacking else ""
+    return paragraph(f"{text.strip()} Published, at other scales: {published}.")
 
 
-def _span(values) -> str:
+def _span(values: Any) -> str:
     return f"{short(float(values.min()))} to {short(float(values.max()))}"

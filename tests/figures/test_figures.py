@@ -243,7 +243,7 @@ def test_position_figure_shows_the_best_run_of_each_size_with_its_law(inputs, te
     written = texts(position(inputs))
     for size in shown:
         assert f"N = {short(size)}: " in written
-    assert written.count("t^{-0.70}") == len(shown), "the planted exponent"
+    assert written.count("/ t^0.70") == len(shown), "the planted exponent"
     assert "t = 1\n" in written and "t = 64" in written
 
 

@@ -1,4 +1,4 @@
-// What the fits say of a compute, or of a size and data: the numbers of analysis/ for the draws here.
+// What the fits say of a compute, or of a size and data: analysis/' own numbers for these draws.
 "use strict";
 
 const ENTRY = { "calc-compute": "C", "calc-params": "N", "calc-tokens": "D" };
@@ -14,7 +14,8 @@ function makeCalculator(study) {
     const faults = inputs.filter((input) => Number.isNaN(entered(input.value)));
     for (const input of inputs) input.toggleAttribute("aria-invalid", faults.includes(input));
     output.replaceChildren();
-    if (faults.length) return say(output, `${ENTRY[faults[0].id]} is not a positive number, such as 2e12`);
+    if (faults.length)
+      return say(output, `${ENTRY[faults[0].id]} is not a positive number, such as 2e12`);
     const found = study.conventions.find((one) => one.n === state.n && one.c === state.c);
     const fit = study.fits[state.n];
     if (!fit.ok) return say(output, `Nothing can be said: ${fit.status}`);
@@ -24,10 +25,13 @@ function makeCalculator(study) {
   }
 
   // Either C, or N and D: filling in one clears the other.
-  inputs.forEach((input, k) => input.addEventListener("input", () => {
-    if (input.value.trim()) for (const other of k === 0 ? inputs.slice(1) : inputs.slice(0, 1)) other.value = "";
-    answer();
-  }));
+  inputs.forEach((input, k) =>
+    input.addEventListener("input", () => {
+      if (input.value.trim())
+        for (const other of k === 0 ? inputs.slice(1) : inputs.slice(0, 1)) other.value = "";
+      answer();
+    }),
+  );
   return (changed) => {
     state = changed;
     answer();
@@ -57,7 +61,10 @@ function beyond(range, values) {
     if (value > high) words.push(`${letter} ×${short(value / high)} above the largest`);
     if (value < low) words.push(`${letter} ×${short(low / value)} below the smallest`);
   }
-  return words.length ? `Extrapolated: ${words.join(", ")} of the fitted runs; no interval knows whether the law holds there.` : "";
+  return words.length
+    ? `Extrapolated: ${words.join(", ")} of the fitted runs; ` +
+        "no interval knows whether the law holds there."
+    : "";
 }
 
 function answerRun(output, study, found, fit, n, d) {
@@ -65,27 +72,55 @@ function answerRun(output, study, found, fit, n, d) {
   const ofSize = found.c.startsWith("6n") ? 6 * n : NaN;
   const perToken = found.ladder ? Math.exp(logFlopsPerToken(found.ladder, Math.log(n))) : ofSize;
   warn(output, beyond(found.range, { N: n, D: d, C: perToken * d }));
-  const text = `Predicted loss ${fixed(run.loss)} ${study.unit}; ${PERCENT(fit.level)} interval of the mean ${spanText(run.mean, fixed)}, of one new run ${spanText(run.newRun, fixed)}.`;
+  const text =
+    `Predicted loss ${fixed(run.loss)} ${study.unit}; ${PERCENT(fit.level)} interval of the mean ` +
+    `${spanText(run.mean, fixed)}, of one new run ${spanText(run.newRun, fixed)}.`;
   const element = say(output, text);
-  Object.assign(element.dataset, { loss: run.loss, mean: JSON.stringify(run.mean), newRun: JSON.stringify(run.newRun) });
+  Object.assign(element.dataset, {
+    loss: run.loss,
+    mean: JSON.stringify(run.mean),
+    newRun: JSON.stringify(run.newRun),
+  });
   say(output, drawsText(fit));
 }
 
 function answerCompute(output, study, found, fit, c) {
-  const rows = [...found.approaches.map((approach) => approachRow(approach, fit, c)), ...lawRows(found, fit, c)];
+  const rows = [
+    ...found.approaches.map((approach) => approachRow(approach, fit, c)),
+    ...lawRows(found, fit, c),
+  ];
   const star = rows.find((row) => row.isMain && Number.isFinite(row.n));
   warn(output, beyond(found.range, star ? { C: c, N: star.n, D: star.d } : { C: c }));
-  const heads = ["approach", "optimal N", "optimal D", `loss (${study.unit})`, "of the mean", "of one new run"];
-  const table = htmlTable(heads, rows.map((row) => [
-    row.name,
-    ...(Number.isFinite(row.n)
-      ? [`${short(row.n)} ${spanText(row.nInterval, short)}`, `${short(row.d)} ${spanText(row.dInterval, short)}`,
-        fixed(row.loss), spanText(row.mean, fixed), spanText(row.newRun, fixed)]
-      : [row.status, "–", "–", "–", "–"]),
-  ]), `At C = ${short(c)} FLOPs (${found.c}), ${PERCENT(fit.level)} intervals`);
+  const heads = [
+    "approach",
+    "optimal N",
+    "optimal D",
+    `loss (${study.unit})`,
+    "of the mean",
+    "of one new run",
+  ];
+  const table = htmlTable(
+    heads,
+    rows.map((row) => [
+      row.name,
+      ...(Number.isFinite(row.n)
+        ? [
+            `${short(row.n)} ${spanText(row.nInterval, short)}`,
+            `${short(row.d)} ${spanText(row.dInterval, short)}`,
+            fixed(row.loss),
+            spanText(row.mean, fixed),
+            spanText(row.newRun, fixed),
+          ]
+        : [row.status, "–", "–", "–", "–"]),
+    ]),
+    `At C = ${short(c)} FLOPs (${found.c}), ${PERCENT(fit.level)} intervals`,
+  );
   [...table.tBodies[0].rows].forEach((line, k) => {
     const { n, d, loss, nInterval, dInterval, mean, newRun } = rows[k];
-    Object.assign(line.dataset, { approach: rows[k].approach, values: JSON.stringify({ n, d, loss, nInterval, dInterval, mean, newRun }) });
+    Object.assign(line.dataset, {
+      approach: rows[k].approach,
+      values: JSON.stringify({ n, d, loss, nInterval, dInterval, mean, newRun }),
+    });
   });
   output.append(table);
   say(output, drawsText(fit));
@@ -116,5 +151,8 @@ function warn(output, text) {
 }
 
 function drawsText(fit) {
-  return `Intervals: ${fit.draws.length} of the fit's ${fit.n_draws_made} draws (${fit.method}). The fit is that of all runs, hidden or not.`;
+  return (
+    `Intervals: ${fit.draws.length} of the fit's ${fit.n_draws_made} draws (${fit.method}). ` +
+    "The fit is that of all runs, hidden or not."
+  );
 }

@@ -8,7 +8,11 @@ const MOST_BANDS = 10;
 function runTable(view) {
   const known = view.runs.filter((run) => Number.isFinite(run.loss_nats));
   const row = (run) => [
-    run.run_id, short(view.n(run)), short(run.n_tokens), short(view.c(run)), fixed(run.loss_nats),
+    run.run_id,
+    short(view.n(run)),
+    short(run.n_tokens),
+    short(view.c(run)),
+    fixed(run.loss_nats),
     run.state,
   ];
   return { heads: RUN_HEADS, rows: known.map(row) };
@@ -63,17 +67,25 @@ const frontiers = new Map();
 function lawFrontier(view) {
   const [low, high] = view.convention.range.c;
   const computes = steps(low, 10 * high, N_STEPS);
-  const at = (p) => computes.map((c) => {
-    const star = optimumOf(p, view.convention.ladder, c);
-    return { ...star, loss: lossOf(p, star.n, star.d) };
-  });
+  const at = (p) =>
+    computes.map((c) => {
+      const star = optimumOf(p, view.convention.ladder, c);
+      return { ...star, loss: lossOf(p, star.n, star.d) };
+    });
   const stars = at(view.law.p);
   if (view.law.isRefit) return { computes, stars, bands: null };
   const key = view.convention;
   if (!frontiers.has(key)) {
     const draws = view.fit.draws.map(at);
-    const over = (name) => computes.map((_, i) =>
-      Number.isFinite(stars[i].n) ? intervalOf(draws.map((d) => d[i][name]), view.fit.level) : null);
+    const over = (name) =>
+      computes.map((_, i) =>
+        Number.isFinite(stars[i].n)
+          ? intervalOf(
+              draws.map((d) => d[i][name]),
+              view.fit.level,
+            )
+          : null,
+      );
     frontiers.set(key, { n: over("n"), loss: over("loss") });
   }
   return { computes, stars, bands: frontiers.get(key) };
@@ -88,21 +100,36 @@ function computeChart(view) {
   const data = curveTraces(view, (run, tokens) => tokens * (view.c(run) / run.n_tokens));
   const lowest = lowestOf(view);
   if (lowest.length) {
-    data.push(line("lowest curve so far", lowest.map((q) => q.c), lowest.map((q) => q.loss), GREY));
+    data.push(
+      line(
+        "lowest curve so far",
+        lowest.map((q) => q.c),
+        lowest.map((q) => q.loss),
+        GREY,
+      ),
+    );
   }
   if (view.law.p && view.convention.range.c.length) {
     const { computes, stars, bands } = lawFrontier(view);
     if (bands) data.push(band(computes, bands.loss, VERMILION));
-    data.push(line(`${lawName(view)} at its optimum`, computes, stars.map((s) => s.loss), VERMILION));
+    data.push(
+      line(
+        `${lawName(view)} at its optimum`,
+        computes,
+        stars.map((s) => s.loss),
+        VERMILION,
+      ),
+    );
   }
   data.push(...runTraces(view, view.c, (run) => run.loss_nats), ...heldOutTraces(view));
   return {
     data,
     layout: layoutOf(view, { title: cTitle(view) }, { title: `loss (${view.study.unit})` }),
-    sentence: "Loss against compute: smoothed training curves by size, the lowest of them, final "
-      + `validation losses as marks, and the ${lawName(view)} at its optimal size`
-      + `${view.law.draws.length ? ` with its ${PERCENT(view.fit.level)} band` : ""}.`
-      + `${view.convention.ladder ? " It ends where the optimum leaves the sizes trained." : ""}`,
+    sentence:
+      "Loss against compute: smoothed training curves by size, the lowest of them, final " +
+      `validation losses as marks, and the ${lawName(view)} at its optimal size` +
+      `${view.law.draws.length ? ` with its ${PERCENT(view.fit.level)} band` : ""}.` +
+      `${view.convention.ladder ? " It ends where the optimum leaves the sizes trained." : ""}`,
     table: runTable(view),
   };
 }
@@ -115,20 +142,27 @@ function heldOutTraces(view) {
   const c = run ? view.c(run) : found.c === view.state.c ? found.train_flops : null;
   if (c === null) return [];
   const [low, high] = found.new_run_interval;
-  return [{
-    type: "scatter",
-    mode: "markers",
-    name: "predicted before training",
-    x: [c],
-    y: [found.loss_nats],
-    error_y: {
-      type: "data", symmetric: false, array: [high - found.loss_nats],
-      arrayminus: [found.loss_nats - low], color: BLUE, thickness: 2, width: 6,
+  return [
+    {
+      type: "scatter",
+      mode: "markers",
+      name: "predicted before training",
+      x: [c],
+      y: [found.loss_nats],
+      error_y: {
+        type: "data",
+        symmetric: false,
+        array: [high - found.loss_nats],
+        arrayminus: [found.loss_nats - low],
+        color: BLUE,
+        thickness: 2,
+        width: 6,
+      },
+      marker: { symbol: "diamond-open", size: 12, color: BLUE },
+      text: [`predicted ${fixed(found.loss_nats)} ${spanText([low, high], fixed)} of one new run`],
+      hovertemplate: "%{text}<extra></extra>",
     },
-    marker: { symbol: "diamond-open", size: 12, color: BLUE },
-    text: [`predicted ${fixed(found.loss_nats)} ${spanText([low, high], fixed)} of one new run`],
-    hovertemplate: "%{text}<extra></extra>",
-  }];
+  ];
 }
 
 function curvesChart(view) {
@@ -136,20 +170,39 @@ function curvesChart(view) {
   const data = curveTraces(view, (_, tokens) => tokens);
   for (const [order, entropy] of view.study.ngrams) {
     const [low, high] = extent(view.curves.flatMap((curve) => curve.d));
-    data.push(line(`${order}-gram`, [low, high], [entropy, entropy], GREY, { dash: "dot", width: 1 }));
+    data.push(
+      line(`${order}-gram`, [low, high], [entropy, entropy], GREY, { dash: "dot", width: 1 }),
+    );
   }
-  data.push(...runTraces(view, (run) => run.n_tokens, (run) => run.loss_nats));
+  data.push(
+    ...runTraces(
+      view,
+      (run) => run.n_tokens,
+      (run) => run.loss_nats,
+    ),
+  );
   const ends = view.curves.map((curve) => {
     const run = view.study.runs[curve.run];
     const last = curve.d.length - 1;
-    return [run.run_id, short(view.n(run)), fixed(curve.l[0]), short(curve.d[last]), fixed(curve.l[last])];
+    return [
+      run.run_id,
+      short(view.n(run)),
+      fixed(curve.l[0]),
+      short(curve.d[last]),
+      fixed(curve.l[last]),
+    ];
   });
   return {
     data,
-    layout: layoutOf(view, { title: "tokens seen" }, { title: `training loss (${view.study.unit})` }),
-    sentence: `${view.curves.length} learning curves: smoothed training loss against tokens seen, `
-      + "coloured by size from dark (small) to light; marks are final validation losses; dotted "
-      + "lines are entropies of the corpus by n-gram.",
+    layout: layoutOf(
+      view,
+      { title: "tokens seen" },
+      { title: `training loss (${view.study.unit})` },
+    ),
+    sentence:
+      `${view.curves.length} learning curves: smoothed training loss against tokens seen, ` +
+      "coloured by size from dark (small) to light; marks are final validation losses; dotted " +
+      "lines are entropies of the corpus by n-gram.",
     table: { heads: ["run", "N", "first loss", "tokens", "last loss"], rows: ends },
   };
 }
@@ -162,39 +215,47 @@ function isoflopChart(view) {
   return {
     data,
     layout: layoutOf(view, { title: nTitle(view) }, { title: lossTitle(view) }),
-    sentence: `Loss against size at each of ${minima.length} budgets of compute, with the parabola `
-      + "in log N and its minimum (star); a hollow star is a budget whose minimum was refused. "
-      + "Parabolas are of all runs; that of a budget with hidden runs is not drawn.",
+    sentence:
+      `Loss against size at each of ${minima.length} budgets of compute, with the parabola ` +
+      "in log N and its minimum (star); a hollow star is a budget whose minimum was refused. " +
+      "Parabolas are of all runs; that of a budget with hidden runs is not drawn.",
     table: {
       heads: ["budget", "minimum", "N*", "D*", "loss", "status"],
       rows: minima.map((m) => [
-        short(m.budget), m.ok ? "accepted" : "refused", short(m.n_params), short(m.n_tokens),
-        fixed(m.loss_nats), m.status,
+        short(m.budget),
+        m.ok ? "accepted" : "refused",
+        short(m.n_params),
+        short(m.n_tokens),
+        fixed(m.loss_nats),
+        m.status,
       ]),
     },
   };
 }
 
+const CIVIDIS_ON_DARK = ["#7390c8", "#8e9bb5", "#a3a3a0", "#b9b08a", "#d3c164", "#fee838"];
 const CIVIDIS = ["#00224e", "#2a3f6d", "#575d6d", "#7d7c78", "#a69d75", "#d3c164"];
 
 function budgetTraces(view, minimum, k, count) {
-  const color = CIVIDIS[Math.round((k / Math.max(count - 1, 1)) * (CIVIDIS.length - 1))];
+  const color = mixed(isDark() ? CIVIDIS_ON_DARK : CIVIDIS, k / Math.max(count - 1, 1));
   const ofBudget = (run) => run.isoflop_budget === minimum.budget && Number.isFinite(run.loss_nats);
   const runs = view.runs.filter((run) => ofBudget(run) && run.role !== "held_out");
   const whole = view.study.runs.filter((run) => ofBudget(run) && run.role !== "held_out");
   const name = `${minimum.budget.toPrecision(3)} FLOPs`;
-  const traces = [{
-    type: "scatter",
-    mode: "markers",
-    name,
-    legendgroup: name,
-    x: runs.map(view.n),
-    y: runs.map((run) => run.loss_nats),
-    customdata: runs.map((run) => run.run_id),
-    text: runs.map((run) => runText(view, run)),
-    hovertemplate: "%{text}<extra></extra>",
-    marker: { color, size: 8, line: { width: 0.6, color: themeColors().soft } },
-  }];
+  const traces = [
+    {
+      type: "scatter",
+      mode: "markers",
+      name,
+      legendgroup: name,
+      x: runs.map(view.n),
+      y: runs.map((run) => run.loss_nats),
+      customdata: runs.map((run) => run.run_id),
+      text: runs.map((run) => runText(view, run)),
+      hovertemplate: "%{text}<extra></extra>",
+      marker: { color, size: 8, line: { width: 0.6, color: themeColors().soft } },
+    },
+  ];
   if (runs.length < whole.length || !minimum.coefficients) return traces;
   const [c2, c1, c0] = minimum.coefficients;
   const x = steps(minimum.sizes[0], minimum.sizes[minimum.sizes.length - 1], N_STEPS);
@@ -203,17 +264,25 @@ function budgetTraces(view, minimum, k, count) {
   traces.push(line(name, x, y, color, { ...same, dash: minimum.ok ? "solid" : "dot" }));
   const lowest = minimum.losses.indexOf(Math.min(...minimum.losses));
   const [n, loss] = minimum.ok
-    ? [minimum.n_params, minimum.loss_nats] : [minimum.sizes[lowest], minimum.losses[lowest]];
+    ? [minimum.n_params, minimum.loss_nats]
+    : [minimum.sizes[lowest], minimum.losses[lowest]];
   traces.push({
     type: "scatter",
     mode: "markers",
     ...same,
     x: [n],
     y: [loss],
-    text: [`${name}: ${minimum.ok ? `N* ${short(n)}, D* ${short(minimum.n_tokens)}` : "refused"}`
-      + `<br>${chartText(minimum.status)}`],
+    text: [
+      `${name}: ${minimum.ok ? `N* ${short(n)}, D* ${short(minimum.n_tokens)}` : "refused"}` +
+        `<br>${chartText(minimum.status)}`,
+    ],
     hovertemplate: "%{text}<extra></extra>",
-    marker: { symbol: minimum.ok ? "star" : "star-open", size: 16, color, line: { width: 1, color: themeColors().ink } },
+    marker: {
+      symbol: minimum.ok ? "star" : "star-open",
+      size: 16,
+      color,
+      line: { width: 1, color: themeColors().ink },
+    },
   });
   return traces;
 }

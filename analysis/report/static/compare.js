@@ -29,25 +29,42 @@ function gainChart(views, payload) {
     return emptyChart(views[0], `no gain can be stated: ${reason}`);
   }
   const x = known.map((gain) => gain.train_flops);
-  const bounded = (gain) => (isMissing(gain.interval[0]) || isMissing(gain.interval[1]) ? null : gain.interval);
+  const bounded = (gain) =>
+    isMissing(gain.interval[0]) || isMissing(gain.interval[1]) ? null : gain.interval;
   const data = [
     line("no gain", [x[0], x[x.length - 1]], [1, 1], GREY, { dash: "dash", width: 1 }),
     band(x, known.map(bounded), VERMILION),
-    line("gain", x, known.map((gain) => gain.ratio), VERMILION, {
-      mode: "lines+markers",
-      text: known.map((gain) => `×${short(gain.ratio)} ${spanText(gain.interval, short)}<br>${chartText(gain.status)}`),
-      hovertemplate: "C %{x:.3s}<br>%{text}<extra></extra>",
-    }),
+    line(
+      "gain",
+      x,
+      known.map((gain) => gain.ratio),
+      VERMILION,
+      {
+        mode: "lines+markers",
+        text: known.map(
+          (gain) =>
+            `×${short(gain.ratio)} ${spanText(gain.interval, short)}<br>${chartText(gain.status)}`,
+        ),
+        hovertemplate: "C %{x:.3s}<br>%{text}<extra></extra>",
+      },
+    ),
   ];
   const [old, fresh] = payload.studies.map((study) => study.title);
   return {
     data,
     layout: layoutOf(views[0], { title: `C of ${fresh} (6ND)` }, { title: "gain" }),
-    sentence: `How many times the compute ${old} needs for the loss that ${fresh} has at C, along `
-      + `the joint fits of all runs (C = 6ND), with ${PERCENT(known[0].interval_level)} band; 1 is no gain.`,
+    sentence:
+      `How many times the compute ${old} needs for the loss that ${fresh} has at C, along ` +
+      `the joint fits of all runs (C = 6ND), with ${PERCENT(known[0].interval_level)} band; ` +
+      "1 is no gain.",
     table: {
       heads: ["C", "gain", "interval", "status"],
-      rows: payload.gains.map((g) => [short(g.train_flops), short(g.ratio), spanText(g.interval, short), g.status]),
+      rows: payload.gains.map((g) => [
+        short(g.train_flops),
+        short(g.ratio),
+        spanText(g.interval, short),
+        g.status,
+      ]),
     },
   };
 }
@@ -61,8 +78,9 @@ function bothComputes(views) {
   return {
     data,
     layout: layoutOf(first, { title: cTitle(first) }, { title: lossTitle(first) }),
-    sentence: "Final losses of both studies against compute, with each law at its optimal size and "
-      + "its band; a law that is refitted here has none.",
+    sentence:
+      "Final losses of both studies against compute, with each law at its optimal size and " +
+      "its band; a law that is refitted here has none.",
     table: bothRuns(views),
   };
 }
@@ -73,12 +91,18 @@ function bothAllocations(views) {
   const [first] = views;
   return {
     data,
-    layout: layoutOf(first, { title: cTitle(first) }, { title: `optimal size N* (${first.state.n})` }),
+    layout: layoutOf(
+      first,
+      { title: cTitle(first) },
+      { title: `optimal size N* (${first.state.n})` },
+    ),
     sentence: "Optimal size against compute by the law of each study (approach 3), with its band.",
     table: {
       heads: ["study", "exponent a if C = 6ND", "law"],
       rows: views.map((view) => [
-        view.study.title, view.law.p ? fixed(closedAllocation(view.law.p).a, 3) : "–", lawText(view),
+        view.study.title,
+        view.law.p ? fixed(closedAllocation(view.law.p).a, 3) : "–",
+        lawText(view),
       ]),
     },
   };
@@ -88,7 +112,13 @@ function frontierTraces(view, k, name) {
   if (!view.law.p || !view.convention.range.c.length) return [];
   const { computes, stars, bands } = lawFrontier(view);
   const label = `${chartText(view.study.title)}: ${lawName(view)}`;
-  const curve = line(label, computes, stars.map((star) => star[name]), SIDES[k], { dash: ["dash", "solid"][k] });
+  const curve = line(
+    label,
+    computes,
+    stars.map((star) => star[name]),
+    SIDES[k],
+    { dash: ["dash", "solid"][k] },
+  );
   return bands ? [band(computes, bands[name], SIDES[k]), curve] : [curve];
 }
 
@@ -99,7 +129,11 @@ function bothResiduals(views) {
   const data = known.flatMap((view) => sideRuns(view, views.indexOf(view), view.c, miss(view)));
   return {
     data,
-    layout: layoutOf(views[0], { title: cTitle(views[0]) }, { title: "measured over predicted, %", log: false }),
+    layout: layoutOf(
+      views[0],
+      { title: cTitle(views[0]) },
+      { title: "measured over predicted, %", log: false },
+    ),
     sentence: "How far the runs of each study lie from its own law.",
     table: bothRuns(views),
   };
@@ -107,14 +141,20 @@ function bothResiduals(views) {
 
 function bothRuns(views) {
   const tables = views.map(runTable);
-  const rows = tables.flatMap((found, k) => found.rows.map((row) => [views[k].study.title, ...row]));
+  const rows = tables.flatMap((found, k) =>
+    found.rows.map((row) => [views[k].study.title, ...row]),
+  );
   return { heads: ["study", ...tables[0].heads], rows };
 }
 
 /** The runs of both as one study, for table, sizes and downloads. */
 function joined(payload, studies) {
-  const runs = studies.flatMap((study) => study.runs.map((run) => ({ ...run, study: study.title })));
-  const columns = new Map(studies.flatMap((study) => study.columns).map((column) => [column.name, column]));
+  const runs = studies.flatMap((study) =>
+    study.runs.map((run) => ({ ...run, study: study.title })),
+  );
+  const columns = new Map(
+    studies.flatMap((study) => study.columns).map((column) => [column.name, column]),
+  );
   const sizes = new Map(studies.flatMap((study) => study.sizes).map((size) => [size.name, size]));
   return {
     title: payload.title,
@@ -122,7 +162,8 @@ function joined(payload, studies) {
     columns: [{ name: "study", label: "study" }, ...columns.values()],
     sizes: [...sizes.values()].sort((a, b) => a.n - b.n),
     conventions: studies[0].conventions.filter(({ n, c }) =>
-      studies[1].conventions.some((other) => other.n === n && other.c === c)),
+      studies[1].conventions.some((other) => other.n === n && other.c === c),
+    ),
     fits: Object.fromEntries(studies.map((study) => [study.title, study.fits])),
   };
 }
@@ -134,7 +175,7 @@ async function main() {
     const views = studies.map((study) => viewOf(study, state));
     showLaw(views.map((view) => `${view.study.title}: ${lawText(view)}`).join("\n"), views);
     for (const [name, chart] of Object.entries(COMPARE_CHARTS)) {
-      await drawChart(name, chart(views, payload));
+      await drawChart(name, () => chart(views, payload));
     }
   });
 }

@@ -57,18 +57,39 @@ function makeThemeToggle(changed) {
   show();
 }
 
-const CHART_CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+const CHART_CONFIG = {
+  responsive: true,
+  displaylogo: false,
+  modeBarButtonsToRemove: ["lasso2d", "select2d"],
+};
 
-/** Draw a chart into its figure, with the sentence under it and its numbers in a table. */
-function drawChart(name, chart) {
+/** Let the browser answer clicks and keys before the next piece of work. */
+function breathe() {
+  return new Promise((resolve) => {
+    setTimeout(resolve, 0);
+  });
+}
+
+/** Draw what `make` gives, with the sentence under it and its numbers in a table. */
+async function drawChart(name, make) {
+  await breathe();
+  const chart = make();
   const place = document.getElementById(`chart-${name}`);
   const figure = place.closest("figure");
   figure.querySelector("figcaption").textContent = chart.sentence;
   place.setAttribute("aria-label", chart.sentence);
   const details = figure.querySelector("details");
-  const fill = () => details.querySelector(".wide").replaceChildren(
-    htmlTable(chart.table.heads, chart.table.rows, `${figure.querySelector("h3").textContent}: numbers`));
+  const fill = () =>
+    details
+      .querySelector(".wide")
+      .replaceChildren(
+        htmlTable(
+          chart.table.heads,
+          chart.table.rows,
+          `${figure.querySelector("h3").textContent}: numbers`,
+        ),
+      );
   details.ontoggle = () => details.open && fill();
   if (details.open) fill();
-  return Plotly.react(place, chart.data, chart.layout, CHART_CONFIG);
+  await Plotly.react(place, chart.data, chart.layout, CHART_CONFIG);
 }

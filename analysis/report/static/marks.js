@@ -23,30 +23,40 @@ function runGroups(view) {
   const others = known.filter((run) => !view.isFitted.has(run.index));
   return [
     { name: "fitted", symbol: "circle", runs: fitted.filter((run) => !run.reason) },
-    { name: "fitted, with a flag", symbol: "circle-open", runs: fitted.filter((run) => run.reason) },
-    { name: "left out of the fit", symbol: "x-thin-open", runs: others.filter((r) => !isHeldOut(r)) },
+    {
+      name: "fitted, with a flag",
+      symbol: "circle-open",
+      runs: fitted.filter((run) => run.reason),
+    },
+    {
+      name: "left out of the fit",
+      symbol: "x-thin-open",
+      runs: others.filter((r) => !isHeldOut(r)),
+    },
     { name: "held out, never fitted", symbol: "star", size: 14, runs: others.filter(isHeldOut) },
   ].filter((group) => group.runs.length);
 }
 
 /** One trace a group; x and y are functions of a run, `more` adds a line to what hovering shows. */
 function runTraces(view, x, y, more = () => "") {
-  return runGroups(view).map((group) => ({
-    type: "scatter",
-    mode: "markers",
-    name: `${group.name} (${group.runs.length})`,
-    x: group.runs.map(x),
-    y: group.runs.map(y),
-    customdata: group.runs.map((run) => run.run_id),
-    text: group.runs.map((run) => runText(view, run) + more(run)),
-    hovertemplate: "%{text}<extra></extra>",
-    marker: {
-      symbol: group.symbol,
-      size: group.size ?? 9,
-      color: group.runs.map((run) => sizeColor(view, view.n(run))),
-      line: { width: group.symbol.endsWith("open") ? 1.8 : 0.6, color: themeColors().paper },
-    },
-  })).map((trace) => openMarks(trace));
+  return runGroups(view)
+    .map((group) => ({
+      type: "scatter",
+      mode: "markers",
+      name: `${group.name} (${group.runs.length})`,
+      x: group.runs.map(x),
+      y: group.runs.map(y),
+      customdata: group.runs.map((run) => run.run_id),
+      text: group.runs.map((run) => runText(view, run) + more(run)),
+      hovertemplate: "%{text}<extra></extra>",
+      marker: {
+        symbol: group.symbol,
+        size: group.size ?? 9,
+        color: group.runs.map((run) => sizeColor(view, view.n(run))),
+        line: { width: group.symbol.endsWith("open") ? 1.8 : 0.6, color: themeColors().paper },
+      },
+    }))
+    .map((trace) => openMarks(trace));
 }
 
 /** Open symbols are drawn by their line alone, which then carries the colour. */
@@ -58,8 +68,10 @@ function openMarks(trace) {
 function runText(view, run) {
   const loss = `loss ${fixed(run.loss_nats)} ± ${fixed(run.loss_se_document)}`;
   const reason = run.reason ? `<br>${chartText(run.reason)}` : "";
-  return `${run.label}<br>N ${short(view.n(run))}, D ${short(run.n_tokens)}, C ${short(view.c(run))}` +
-    `<br>${loss}${reason}`;
+  return (
+    `${run.label}<br>N ${short(view.n(run))}, D ${short(run.n_tokens)}, C ${short(view.c(run))}` +
+    `<br>${loss}${reason}`
+  );
 }
 
 function line(name, x, y, color, more = {}) {
@@ -113,7 +125,7 @@ function layoutOf(view, x, y, more = {}) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: ink, size: 12 },
     margin: { l: 60, r: 15, t: 10, b: 50 },
-    legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0 },
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
     hovermode: "closest",
     hoverlabel: { align: "left" },
     xaxis: axis(x, scale !== "linear"),
@@ -125,7 +137,14 @@ function layoutOf(view, x, y, more = {}) {
 
 /** A chart that has nothing to draw, with the reason in its middle. */
 function emptyChart(view, reason) {
-  const note = { text: chartText(reason), showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper" };
+  const note = {
+    text: chartText(reason),
+    showarrow: false,
+    x: 0.5,
+    y: 0.5,
+    xref: "paper",
+    yref: "paper",
+  };
   const layout = layoutOf(view, { title: "", visible: false }, { title: "", visible: false });
   return {
     data: [],

@@ -109,7 +109,11 @@ function optimumOf(p, ladder, c) {
 function optimumWithIntervals(fit, ladder, c) {
   const star = optimumOf(fit.parameters, ladder, c);
   const draws = fit.draws.map((p) => optimumOf(p, ladder, c));
-  const over = (name) => intervalOf(draws.map((draw) => draw[name]), fit.level);
+  const over = (name) =>
+    intervalOf(
+      draws.map((draw) => draw[name]),
+      fit.level,
+    );
   return { ...star, nInterval: over("n"), dInterval: over("d") };
 }
 
@@ -117,7 +121,10 @@ function optimumWithIntervals(fit, ladder, c) {
 function powerLawAt(approach, level, c) {
   const logC = Math.log(c);
   const over = (i) =>
-    intervalOf(approach.draws.map((line) => Math.exp(line[i] * logC + line[i + 1])), level);
+    intervalOf(
+      approach.draws.map((line) => Math.exp(line[i] * logC + line[i + 1])),
+      level,
+    );
   return {
     n: approach.n_coefficient * c ** approach.a,
     d: approach.d_coefficient * c ** approach.b,
@@ -132,7 +139,10 @@ function tooFew(points) {
   if (cells <= N_PARAMETERS) {
     return `${cells} distinct (N, D) for ${N_PARAMETERS} parameters; more are needed`;
   }
-  for (const [letter, name] of [["N", "n"], ["D", "d"]]) {
+  for (const [letter, name] of [
+    ["N", "n"],
+    ["D", "d"],
+  ]) {
     const count = new Set(points.map((q) => q[name])).size;
     if (count < 3) return `${count} distinct ${letter}; at least 3 are needed`;
   }
@@ -212,7 +222,10 @@ function levenbergMarquardt(problem, first) {
         !(v <= problem.low[i] && now.sides[i] < 0) && !(v >= problem.high[i] && now.sides[i] > 0),
     );
     const move = solveDamped(now.matrix, now.sides, free, damping);
-    const tried = clamp(problem, theta.map((v, i) => v + move[i]));
+    const tried = clamp(
+      problem,
+      theta.map((v, i) => v + move[i]),
+    );
     const next = normalEquations(problem, tried);
     if (next.value <= now.value) {
       const moved = Math.max(...tried.map((v, i) => Math.abs(v - theta[i]) / (Math.abs(v) + 1e-9)));

@@ -20,7 +20,7 @@ async function main() {
   const drawCharts = async (state) => {
     const view = viewOf(study, state);
     showLaw(lawText(view), [view]);
-    for (const [name, chart] of Object.entries(CHARTS)) await drawChart(name, chart(view));
+    for (const [name, chart] of Object.entries(CHARTS)) await drawChart(name, () => chart(view));
   };
   await wire(study, study.headline, drawCharts, calculate);
 }

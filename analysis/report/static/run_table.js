@@ -3,29 +3,34 @@
 
 function makeRunTable(study, state, changed) {
   const table = document.getElementById("runs-table");
-  const columns = study.columns.filter(({ name }) => study.runs.some((run) => !isMissing(run[name])));
+  const columns = study.columns.filter(({ name }) =>
+    study.runs.some((run) => !isMissing(run[name])),
+  );
   const names = columns.map(({ name }) => name);
   const sorting = { name: "", descending: false };
   const filter = document.getElementById("runs-filter");
   const said = document.getElementById("runs-count");
 
   const head = table.querySelector("thead tr");
-  head.replaceChildren(headCell("shown"), ...columns.map(({ name, label }) => {
-    const cell = headCell("");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = label;
-    button.title = `column ${name}: sort`;
-    button.dataset.column = name;
-    button.addEventListener("click", () => {
-      sorting.descending = sorting.name === name && !sorting.descending;
-      sorting.name = name;
-      draw();
-    });
-    cell.append(button);
-    cell.dataset.column = name;
-    return cell;
-  }));
+  head.replaceChildren(
+    headCell("shown"),
+    ...columns.map(({ name, label }) => {
+      const cell = headCell("");
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = label;
+      button.title = `column ${name}: sort`;
+      button.dataset.column = name;
+      button.addEventListener("click", () => {
+        sorting.descending = sorting.name === name && !sorting.descending;
+        sorting.name = name;
+        draw();
+      });
+      cell.append(button);
+      cell.dataset.column = name;
+      return cell;
+    }),
+  );
 
   function draw() {
     for (const cell of head.children) {
@@ -74,11 +79,14 @@ function runRow(run, names, state, changed) {
   });
   const first = document.createElement("td");
   first.append(box);
-  row.append(first, ...names.map((name) => {
-    const cell = document.createElement("td");
-    cell.textContent = cellText(run[name]);
-    if (typeof run[name] === "number") cell.className = "number";
-    return cell;
-  }));
+  row.append(
+    first,
+    ...names.map((name) => {
+      const cell = document.createElement("td");
+      cell.textContent = cellText(run[name]);
+      if (typeof run[name] === "number") cell.className = "number";
+      return cell;
+    }),
+  );
   return row;
 }

@@ -13,12 +13,17 @@ function isMissing(value) {
 /** Three digits and a unit: 8.24k, 1.2M; powers of ten from 1e10 on. */
 function short(value) {
   if (isMissing(value)) return "–";
-  for (const [unit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [unit, letter] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (Math.abs(value) >= unit && Math.abs(value) < 1e10) {
       return `${Number((value / unit).toPrecision(3))}${letter}`;
     }
   }
-  return String(Number(value.toPrecision(3)));
+  const rounded = Number(value.toPrecision(3));
+  return Math.abs(rounded) >= 1e10 ? rounded.toExponential() : String(rounded);
 }
 
 function fixed(value, digits = 4) {
@@ -26,7 +31,9 @@ function fixed(value, digits = 4) {
 }
 
 function spanText(bounds, form) {
-  return bounds === null || isMissing(bounds[0]) ? "[none]" : `[${form(bounds[0])}, ${form(bounds[1])}]`;
+  return bounds === null || isMissing(bounds[0])
+    ? "[none]"
+    : `[${form(bounds[0])}, ${form(bounds[1])}]`;
 }
 
 /** A cell of the table of runs. */
@@ -63,7 +70,11 @@ function rowFilter(line, names) {
   }
   const rest = line.replace(COMPARISON, " ").replace(/\band\b/g, " ");
   const words = rest.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = (row) => names.map((name) => cellText(row[name])).join("\n").toLowerCase();
+  const text = (row) =>
+    names
+      .map((name) => cellText(row[name]))
+      .join("\n")
+      .toLowerCase();
   if (words.length) tests.push((row) => words.every((word) => text(row).includes(word)));
   return { test: (row) => tests.every((test) => test(row)) };
 }
@@ -89,7 +100,8 @@ function sortedRows(rows, name, descending) {
 function csvOf(rows, names) {
   const cell = (value) => {
     if (isMissing(value)) return "";
-    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+    const text =
+      typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
     return /[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
   };
   return [names, ...rows.map((row) => names.map((name) => row[name]))]

@@ -13,7 +13,9 @@ function studyOf(payload) {
       run.idea ? run.idea : "",
     ];
     run.size = `${run.n_layers}x${run.d_model}`;
-    run.label = chartText(`${run.run_id} (${run.role})`) + "<br>" +
+    run.label =
+      chartText(`${run.run_id} (${run.role})`) +
+      "<br>" +
       chartText(spec.filter(Boolean).join(", "));
   }
   const sizes = [...new Map(runs.map((run) => [run.size, run])).values()]
@@ -58,7 +60,8 @@ function lawText(view) {
   const all = convention.fitted.length;
   const where = `N ${convention.n}, C ${convention.c}`;
   if (!law.isRefit) return `${where}. ${fit.text}. ${fit.n_rows} runs; ${fit.status}.`;
-  const head = `${where}. Refitted here on ${used.length} of ${all} runs (least squares in log loss)`;
+  const count = `${used.length} of ${all} runs`;
+  const head = `${where}. Refitted here on ${count} (least squares in log loss)`;
   if (!law.p) return `${head}: no law, ${law.status}.`;
   const numbers = fit.names.map((name, i) => `${name} ${short(law.p[i])}`).join(", ");
   return `${head}, without interval: ${fit.equation}: ${numbers}; ${law.status}.`;
@@ -79,16 +82,41 @@ function extent(values) {
   return low <= high ? [low, high] : null;
 }
 
-const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58"];
+// Small to large; on a dark page both palettes begin where they can be seen.
+const VIRIDIS = [
+  "#440154",
+  "#482878",
+  "#3e4989",
+  "#31688e",
+  "#26828e",
+  "#1f9e89",
+  "#35b779",
+  "#6ece58",
+];
+const VIRIDIS_ON_DARK = [
+  "#5b74b8",
+  "#3f8fae",
+  "#2fa8a0",
+  "#3fbc83",
+  "#6ece58",
+  "#a5db36",
+  "#d8e219",
+  "#fde725",
+];
 
 /** Colour of a size among all sizes of a study, by its log. */
 function sizeColor(view, n) {
   const [low, high] = extent(view.study.runs.map(view.n)) ?? [1, 1];
   const share = high > low ? Math.log(n / low) / Math.log(high / low) : 0.5;
-  const at = Math.min(Math.max(share, 0), 1) * (VIRIDIS.length - 1);
-  const i = Math.min(Math.floor(at), VIRIDIS.length - 2);
+  return mixed(isDark() ? VIRIDIS_ON_DARK : VIRIDIS, share);
+}
+
+/** The colour at a share of a palette, mixed of its two neighbours. */
+function mixed(palette, share) {
+  const at = Math.min(Math.max(share, 0), 1) * (palette.length - 1);
+  const i = Math.min(Math.floor(at), palette.length - 2);
   const parts = [1, 3, 5].map((k) => {
-    const [a, b] = [VIRIDIS[i], VIRIDIS[i + 1]].map((hex) => parseInt(hex.slice(k, k + 2), 16));
+    const [a, b] = [palette[i], palette[i + 1]].map((hex) => parseInt(hex.slice(k, k + 2), 16));
     return Math.round(a + (at - i) * (b - a));
   });
   return `rgb(${parts.join(",")})`;

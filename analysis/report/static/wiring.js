@@ -15,9 +15,11 @@ async function wire(study, headline, drawCharts, onConvention = () => {}) {
     const own = ++newest;
     document.body.dataset.ready = "false";
     // Of changes that come faster than charts are drawn only the last is drawn.
-    waiting = waiting.then(() => (own === newest ? drawCharts(state) : null)).then(() => {
-      if (own === newest) document.body.dataset.ready = "true";
-    });
+    waiting = waiting
+      .then(() => (own === newest ? drawCharts(state) : null))
+      .then(() => {
+        if (own === newest) document.body.dataset.ready = "true";
+      });
     return waiting;
   };
   makeConventions(study, state, () => {
@@ -55,12 +57,16 @@ function makeConventions(study, state, changed) {
   const option = (value, text) => new Option(text, value);
   const ofN = () => study.conventions.filter((found) => found.n === state.n);
   const fillC = () => {
-    computes.replaceChildren(...ofN().map((found) => option(found.c, `${found.c}: ${found.c_meaning}`)));
+    computes.replaceChildren(
+      ...ofN().map((found) => option(found.c, `${found.c}: ${found.c_meaning}`)),
+    );
     if (!ofN().some((found) => found.c === state.c)) state.c = ofN()[0].c;
     computes.value = state.c;
   };
   const byN = new Map(study.conventions.map((found) => [found.n, found.n_meaning]));
-  choices.replaceChildren(...[...byN].map(([name, meaning]) => option(name, `${name}: ${meaning}`)));
+  choices.replaceChildren(
+    ...[...byN].map(([name, meaning]) => option(name, `${name}: ${meaning}`)),
+  );
   choices.value = state.n;
   fillC();
   choices.addEventListener("change", () => {
@@ -79,30 +85,41 @@ function makeConventions(study, state, changed) {
 }
 
 function makeSizes(study, state, changed) {
-  document.getElementById("sizes").append(...study.sizes.map((size) => {
-    const label = document.createElement("label");
-    const box = document.createElement("input");
-    box.type = "checkbox";
-    box.checked = true;
-    box.id = `size-${size.name}`;
-    box.addEventListener("change", () => {
-      if (box.checked) state.hiddenSizes.delete(size.name);
-      else state.hiddenSizes.add(size.name);
-      changed();
-    });
-    label.append(box, ` ${size.name} (${short(size.n)})`);
-    return label;
-  }));
+  document.getElementById("sizes").append(
+    ...study.sizes.map((size) => {
+      const label = document.createElement("label");
+      const box = document.createElement("input");
+      box.type = "checkbox";
+      box.checked = true;
+      box.id = `size-${size.name}`;
+      box.addEventListener("change", () => {
+        if (box.checked) state.hiddenSizes.delete(size.name);
+        else state.hiddenSizes.add(size.name);
+        changed();
+      });
+      label.append(box, ` ${size.name} (${short(size.n)})`);
+      return label;
+    }),
+  );
 }
 
 function makeDownloads(study) {
   const stem = fileStem(study.title);
   const names = study.columns.map(({ name }) => name);
-  const rows = study.runs.map((run) => Object.fromEntries(names.map((name) => [name, run[name] ?? null])));
+  const rows = study.runs.map((run) =>
+    Object.fromEntries(names.map((name) => [name, run[name] ?? null])),
+  );
   const { fits, conventions } = study;
   const on = (id, act) => document.getElementById(id).addEventListener("click", act);
   on("download-csv", () => download(`${stem}-runs.csv`, csvOf(rows, names), "text/csv"));
-  on("download-json", () => download(`${stem}-runs.json`, JSON.stringify(rows, null, 1), "application/json"));
+  on("download-json", () =>
+    download(`${stem}-runs.json`, JSON.stringify(rows, null, 1), "application/json"),
+  );
   on("download-fits", () =>
-    download(`${stem}-fits.json`, JSON.stringify({ fits, conventions }, null, 1), "application/json"));
+    download(
+      `${stem}-fits.json`,
+      JSON.stringify({ fits, conventions }, null, 1),
+      "application/json",
+    ),
+  );
 }
