@@ -107,7 +107,7 @@ def html_page(inputs: FigureInputs, images: Mapping[str, bytes]) -> str:
         ("exponents", "Allocation exponents", sections.exponents(inputs)),
         ("fits", "Fits", sections.fits(inputs)),
         ("minima", "IsoFLOP minima", sections.minima(inputs)),
-        ("figures", "More figures", _figures(images)),
+        ("figures", "More figures", _figures(inputs, images)),
         ("conventions", "Conventions", sections.conventions(inputs)),
         ("provenance", "Provenance", sections.provenance(inputs)),
     )
@@ -155,14 +155,16 @@ def charts(titles: Mapping[str, str]) -> str:
     return f'<div class="charts">{figures}</div>\n'
 
 
-def _figures(images: Mapping[str, bytes]) -> str:
+def _figures(inputs: FigureInputs, images: Mapping[str, bytes]) -> str:
     """Figures that have no chart, in as few bytes as they take, until they would be too many."""
     parts, left = [], MOST_IMAGE_BYTES
     for drawing in DRAWINGS:
         if drawing.name in DRAWN_BY_CHARTS:
             continue
         if drawing.name not in images:
-            parts.append(paragraph(f"The figure {drawing.name} was not drawn."))
+            reason = drawing.missing(inputs)
+            why = f": {reason}" if reason else ""
+            parts.append(paragraph(f"The figure {drawing.name} was not drawn{why}."))
             continue
         data = _fewer_colors(images[drawing.name])
         if len(data) > left:
@@ -176,7 +178,7 @@ def _figures(images: Mapping[str, bytes]) -> str:
 def _figure(drawing: Drawing, data: bytes) -> str:
     caption, text = html.escape(drawing.caption), base64.b64encode(data).decode("ascii")
     return (
-        f'<figure id="{drawing.name}"><img alt="{caption}" decoding="async" '
+        f'<figure id="{drawing.name}"><img alt="{caption}" '
         f'src="data:image/png;base64,{text}"><figcaption>{caption}</figcaption></figure>\n'
     )
 

@@ -186,7 +186,7 @@ def test_names_from_outside_are_text(inputs):
 
 def test_missing_pieces_are_said(sparse, inputs):
     page = Page(html_page(replace(sparse, held_out=(), all_cells=inputs.conventions), {}))
-    assert "The figure embeddings was not drawn." in page.text
+    assert "The figure embeddings was not drawn" in page.text
     assert "No held-out run has been predicted yet." in page.text
     assert "No law of loss over size and data came out: too few points" in page.text
     assert "no flagged run left out" in page.text

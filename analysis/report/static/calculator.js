@@ -12,7 +12,7 @@ function makeCalculator(study) {
   function answer() {
     const [c, n, d] = inputs.map((input) => entered(input.value));
     const faults = inputs.filter((input) => Number.isNaN(entered(input.value)));
-    for (const input of inputs) input.toggleAttribute("aria-invalid", faults.includes(input));
+    for (const input of inputs) input.setAttribute("aria-invalid", String(faults.includes(input)));
     output.replaceChildren();
     if (faults.length)
       return say(output, `${ENTRY[faults[0].id]} is not a positive number, such as 2e12`);

@@ -39,7 +39,7 @@ function makeRunTable(study, state, changed) {
       else cell.setAttribute("aria-sort", sorting.descending ? "descending" : "ascending");
     }
     const { test, error } = rowFilter(filter.value, names);
-    filter.toggleAttribute("aria-invalid", Boolean(error));
+    filter.setAttribute("aria-invalid", String(Boolean(error)));
     const kept = error ? [] : study.runs.filter(test);
     const rows = sorting.name ? sortedRows(kept, sorting.name, sorting.descending) : kept;
     table.tBodies[0].replaceChildren(...rows.map((run) => runRow(run, names, state, changed)));
