@@ -37,14 +37,14 @@ def figure_inputs(
         envelope=curve_envelope(sweep.curves),
         held_out=_held_out(plan, folder),
         ngram_entropies=ngram_entropies(corpus),
-        entropy_floor_nats=_floor(plan, corpus, workspace),
+        entropy_floor_nats=floor_of(plan, corpus, workspace),
         evaluations=sweep.evaluations,
         critical=critical_law_on(corpus.content_hash, workspace),
         unit="nats/byte" if corpus.tokenizer == "bytes" else "nats/token",
     )
 
 
-def _floor(plan: Plan, corpus: TokenizedCorpus, workspace: Workspace) -> float | None:
+def floor_of(plan: Plan, corpus: TokenizedCorpus, workspace: Workspace) -> float | None:
     """The least expected loss in windows of this plan's length, of a text whose law is known."""
     if not is_language(corpus.name):
         return None

@@ -144,6 +144,18 @@ def test_one_figure_is_drawn_by_name(told, finished_study, tmp_path):
     assert all(path.startswith(("residuals", "position")) for path in drawn)
 
 
+@pytest.mark.slow
+def test_a_figure_stands_beside_the_paper_s(told, finished_study, tmp_path):
+    points = Path(__file__).parents[2] / "shared" / "data"
+    if not points.is_dir():
+        pytest.skip(f"published points are not at {points.name}/")
+    out, name = tmp_path / "out", sweep_name(finished_study)
+    shutil.copytree(finished_study, out)
+    code, _, _ = told("figures", name, "--only", "residuals", "--data", points, "--out", out)
+    figure = Workspace(out).sweep(name).figures / "residuals-published.png"
+    assert code == 0 and figure.stat().st_size > 10_000
+
+
 def test_an_unknown_figure_and_folder_are_refused(told, finished_study, tmp_path):
     name = sweep_name(finished_study)
     code, _, err = told("figures", name, "--only", "fig1", "--out", finished_study)
