@@ -70,7 +70,11 @@ def left_out(inputs: FigureInputs) -> str:
     excluded = inputs.main.fit.rows_excluded
     kinds = list(dict.fromkeys(reason.split(":")[0] for _, reason in excluded))
     groups = [[r for _, r in excluded if r.split(":")[0] == kind] for kind in kinds]
-    parts = [f"{len(group)} {group[0].replace('_', '-')}" for group in groups]
+    parts = []
+    for kind, group in zip(kinds, groups, strict=True):
+        detail = group[0].partition(": ")[2]
+        example = f"{', e.g.' if len(set(group)) > 1 else ':'} {detail}" if detail else ""
+        parts.append(f"{len(group)} {kind.replace('_', '-')}{example}")
     flagged = sum(bool(flags) for flags in inputs.main_points.flags)
     head = f"{len(inputs.main_points)} of {len(inputs.runs)} runs entered the fit"
     text = f"{head}; left out: {'; '.join(parts)}." if parts else f"{head}; none is left out."
