@@ -225,7 +225,8 @@ def reference_lines(ax: Axes, inputs: FigureInputs) -> None:
         loss_axis(ax, floor, high)
         low, high = ax.get_ylim()
     grams = sorted((inputs.ngram_entropies or {}).items())
-    lines = [(f"{n}-gram", entropy, (0, (1, 2))) for n, entropy in grams]
+    dotted: Any = (0, (1, 2))
+    lines = [(f"{n}-gram", entropy, dotted) for n, entropy in grams]
     if floor is not None and floor <= low:
         beyond = f"floor {floor:.2f} ↓"
         ax.text(1.01, 0, beyond, transform=ax.transAxes, fontsize=SMALL_SIZE, color=GREY)

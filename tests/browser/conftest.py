@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from figures.conftest import make_inputs, planted_tables
@@ -18,13 +19,13 @@ PATIENCE_MS = 120_000
 class Opened:
     """A page with whatever it said or asked for; `page` is playwright's."""
 
-    page: object
+    page: Any
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def settled(self) -> None:
         """Wait until the charts show what the controls say."""
-        self.page.wait_for_selector('body[data-ready="true"]', timeout=PATIENCE_MS)  # type: ignore[attr-defined]
+        self.page.wait_for_selector('body[data-ready="true"]', timeout=PATIENCE_MS)
 
 
 def chromium() -> str | None:

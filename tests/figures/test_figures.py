@@ -265,3 +265,14 @@ def test_the_floor_of_a_known_language_is_a_line_or_named_under_the_axis(inputs,
     across = [line.get_ydata()[0] for line in panel.lines if line.get_xdata()[0] == 0]
     low, _ = panel.get_ylim()
     assert (low < floor and floor in across) if said == "floor" else low > floor
+
+
+def test_a_legend_of_many_budgets_names_some(inputs, texts):
+    minima = tuple(
+        replace(m, budget=m.budget * 1.01**k) for m in inputs.main.minima for k in range(15)
+    )
+    many = replace(inputs, conventions=(replace(inputs.main, minima=minima),))
+    figure = isoflop(many)
+    assert "one in 3 named" in texts(figure)
+    legend = figure.axes[0].get_legend()
+    assert legend is not None and len(legend.get_texts()) == 21
