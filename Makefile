@@ -4,6 +4,7 @@ PYTHON ?= python3 python3.12 python3.11 python3.13 python
 PYTEST_ARGS ?=
 TORTURE_ARGS ?=
 
+EXTRAS := ray hf browser
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -12,7 +13,7 @@ LOCK_ARGS := --quiet --upgrade --universal --python-version 3.11 --generate-hash
 PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow test-slurm test-ray test-hf torture bench docs-figures lint format types env lock clean
+.PHONY: help quickstart test slow test-slurm test-ray test-hf test-browser torture bench docs-figures lint format types env lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -34,6 +35,10 @@ test-ray: $(VENV)/.installed-ray ## install Ray, test the Ray executor on a clus
 
 test-hf: $(VENV)/.installed-hf ## install transformers and torch, compare GPT-2's logits with theirs
 	$(PY) -m pytest -m slow -n0 tests/model/test_transformers.py $(PYTEST_ARGS)
+
+test-browser: $(VENV)/.installed-browser ## drive the report in Chromium (installs it on Debian, as root)
+	@tests/browser/chromium.sh
+	$(PY) -m pytest -m slow -n0 tests/browser $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## run the benchmarks
 	@set -e; for script in benchmarks/bench_*.py; do echo "$$script"; $(PY) "$$script"; done
@@ -59,10 +64,9 @@ env: $(INSTALLED) ## make .venv with the pinned packages
 
 lock: $(INSTALLED) ## pin anew: requirements*.txt from pyproject.toml, for every Python from 3.11
 	$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra dev --output-file requirements.txt pyproject.toml
-	$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra ray --constraint requirements.txt \
-		--output-file requirements-ray.txt pyproject.toml
-	$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra hf --constraint requirements.txt \
-		--output-file requirements-hf.txt pyproject.toml
+	@set -e; for extra in $(EXTRAS); do \
+		$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra $$extra --constraint requirements.txt \
+			--output-file requirements-$$extra.txt pyproject.toml; done
 
 clean: ## remove .venv and caches; results in out/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
@@ -88,10 +92,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed-ray: $(INSTALLED) requirements-ray.txt
-	@$(PIP_INSTALL) --require-hashes --requirement requirements-ray.txt
-	@touch $@
-
-$(VENV)/.installed-hf: $(INSTALLED) requirements-hf.txt
-	@$(PIP_INSTALL) --require-hashes --requirement requirements-hf.txt
+# An extra that only some tests need has a lock of its own beside the common one.
+$(VENV)/.installed-%: requirements-%.txt $(INSTALLED)
+	@$(PIP_INSTALL) --require-hashes --requirement $<
 	@touch $@

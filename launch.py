@@ -39,8 +39,9 @@ commands:
   conventions SWEEP    the same runs under every count of N and C
   reproduce [PAPER]    published numbers against ours (--data DIR for the published points)
   figures SWEEP        draw a sweep's figures and report again from its records; --only NAME: one
-                       figure, --data DIR: the paper's own beside it, --layout column: for print
-  report SWEEP         the same; prints where the page is
+                       figure, --data DIR: the paper's own beside it, --layout column: for print,
+                       --formats png pdf svg
+  report SWEEP [NEW]   the page that explores a sweep; with NEW: one that compares the two
   evaluate SWEEP|RUN   score trained weights on other corpora, by token position
   tasks RUN...         copying, sorting, cloze and other tasks after 0, 1, ... shots, by likelihood
   sample RUN           text, or the next-token table, from a trained run, or from a GPT-2 of
@@ -319,11 +320,11 @@ def compare(args: list[str]) -> None:
     print_tables(*run(flags, _stage(flags.out, flags.how)), "text")
 
 
-def figures(args: list[str], command: str = "figures") -> None:
+def figures(args: list[str]) -> None:
     """Draw a sweep's figures and report again, or the figures named alone."""
     from experiments import picturing
 
-    flags = _parse(picturing.FiguresFlags, command, args)
+    flags = _parse(picturing.FiguresFlags, "figures", args)
     from train.runtime import configure
 
     configure(flags.out / "cache")
@@ -332,8 +333,7 @@ def figures(args: list[str], command: str = "figures") -> None:
     stage = _stage(flags.out)
     has_ending = stages.has_ending(flags.sweep, stage)
     if not picturing.is_choice(flags):
-        formats = stages.PAGE_FORMATS if command == "report" else ("png", "pdf", "svg")
-        folder = stages.redraw(flags.sweep, stage, formats)
+        folder = stages.redraw(flags.sweep, stage, flags.formats)
         if not has_ending:
             stage.say(summary.where(folder))
     elif has_ending:
@@ -343,8 +343,14 @@ def figures(args: list[str], command: str = "figures") -> None:
 
 
 def report(args: list[str]) -> None:
-    """Write a sweep's page again."""
-    figures(args, "report")
+    """Write a sweep's page again, or a page that compares two sweeps."""
+    from experiments import reporting
+
+    flags = _parse(reporting.ReportFlags, "report", args, reporting.report.__doc__)
+    from train.runtime import configure
+
+    configure(flags.out / "cache")
+    reporting.report(flags, _stage(flags.out))
 
 
 def inspect(args: list[str]) -> None:

@@ -5,7 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from analysis.report import CSS
+from analysis.report.parts import static
 from analysis.tables import Row
 from train.records import write_atomically
 
@@ -27,7 +27,7 @@ def write_page(
         path,
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}</title><style>{CSS}</style></head>\n"
+        f"<title>{name}</title><style>{static('style.css')}</style></head>\n"
         f"<body><main>\n<h1>{name}</h1>\n{body}</main></body></html>\n",
     )
 

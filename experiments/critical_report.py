@@ -65,7 +65,7 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
         "the ratio is B_crit by the law over B_simple, at the loss where B_simple was averaged",
         *_edges(found),
     )
-    figure = critical_figure(plan.name, found)
+    figure = critical_figure(plan.name, found, corpus=str(plan.options["corpus"]), n_runs=len(rows))
     return Ending(
         tables, sentences, {"tables": tables}, {"critical_batch": (figure, CAPTION)}
     )  # fmt: skip

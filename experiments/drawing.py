@@ -14,7 +14,9 @@ from analysis.study import Study
 from experiments.plan import Plan
 from experiments.workspace import SweepFolder, Workspace, read_json
 from model.accounting import train_flops
-from train.data.corpora import TokenizedCorpus, ngram_entropies
+from train.data.corpora import TokenizedCorpus, language, ngram_entropies
+from train.data.languages import floor_nats
+from train.data.languages.names import is_language
 
 
 def figure_inputs(
@@ -35,10 +37,19 @@ def figure_inputs(
         envelope=curve_envelope(sweep.curves),
         held_out=_held_out(plan, folder),
         ngram_entropies=ngram_entropies(corpus),
+        entropy_floor_nats=floor_of(plan, corpus, workspace),
         evaluations=sweep.evaluations,
         critical=critical_law_on(corpus.content_hash, workspace),
         unit="nats/byte" if corpus.tokenizer == "bytes" else "nats/token",
     )
+
+
+def floor_of(plan: Plan, corpus: TokenizedCorpus, workspace: Workspace) -> float | None:
+    """The least expected loss in windows of this plan's length, of a text whose law is known."""
+    if not is_language(corpus.name):
+        return None
+    seq_len = plan.cells[0].spec.model.seq_len
+    return floor_nats(language(corpus.name, workspace.data), seq_len)
 
 
 def critical_law_on(corpus_hash: str, workspace: Workspace) -> CriticalLaw | None:

@@ -34,6 +34,8 @@ class FiguresFlags:
     layout: Literal["screen", "column"] = "screen"
     """screen: panels side by side. column: panels stacked, for one column of print (figures alone,
     NAME-column)."""
+    formats: tuple[Literal["png", "pdf", "svg"], ...] = ("png",)
+    """Files of each figure, such as --formats pdf svg; each takes about as long as another."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def figures(flags: FiguresFlags, stage: Stage) -> list[Path]:
 
     Raises: ValueError: no figure of that name, unknown sweep, or no run of it is done.
     """
-    from analysis.figures import COLUMN, SCREEN, draw_all, named, not_drawn
+    from analysis.figures import COLUMN, SCREEN, draw_all, named, not_drawn, processes_for
     from experiments import stages
     from experiments.drawing import figure_inputs
     from train.data.corpora import load
@@ -69,7 +71,8 @@ def figures(flags: FiguresFlags, stage: Stage) -> list[Path]:
     folder = stage.workspace.sweep(flags.sweep)
     plan = stages.frozen_plan(folder)
     stages.score(plan, stage.workspace, folder)
-    corpus = load(plan.cells[0].spec.data.corpus, stage.workspace.data)
+    data = plan.cells[0].spec.data
+    corpus = load(data.corpus, stage.workspace.data, tokenizer=data.tokenizer)
     inputs = figure_inputs(plan, fitted, folder, corpus)
     published = None
     if flags.data is not None:
@@ -77,7 +80,10 @@ def figures(flags: FiguresFlags, stage: Stage) -> list[Path]:
 
         published = published_inputs(flags.data, {d.published for d in drawings})
     page = COLUMN if flags.layout == "column" else SCREEN
-    paths = draw_all(inputs, folder.figures, flags.only, page, published)
+    n_processes = processes_for(len(inputs.runs))
+    paths = draw_all(
+        inputs, folder.figures, flags.only, page, published, flags.formats, n_processes
+    )
     stage.say(f"{len(paths)} files in {folder.figures}")
     for name, reason in not_drawn(inputs, drawings).items():
         stage.say(f"{name}: not drawn of this sweep, {reason}")

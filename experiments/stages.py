@@ -336,12 +336,13 @@ def draw(
     formats: Sequence[str] = PAGE_FORMATS,
 ) -> None:
     """Figures, the report, and a line for each figure that the records do not support."""
-    from analysis.figures import draw_all, not_drawn
+    from analysis.figures import draw_all, not_drawn, processes_for
     from analysis.report import write_report
     from experiments.drawing import figure_inputs
 
     inputs = figure_inputs(plan, fitted, folder, corpus)
-    paths = draw_all(inputs, folder.figures, formats=formats)
+    n_processes = processes_for(len(inputs.runs))
+    paths = draw_all(inputs, folder.figures, formats=formats, n_processes=n_processes)
     write_report(inputs, paths, folder.report)
     for name, reason in not_drawn(inputs).items():
         stage.say(f"figure {name} is not drawn: {reason}")

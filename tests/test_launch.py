@@ -145,18 +145,46 @@ def test_drawing_again_says_where_things_are(told, finished_study, monkeypatch, 
     assert "report.html" in out
 
 
+def test_two_sweeps_make_one_page(told, finished_study, tmp_path):
+    out, name = tmp_path / "out", sweep_name(finished_study)
+    shutil.copytree(finished_study, out)
+    shutil.copytree(out / "sweeps" / name, out / "sweeps" / "other")
+    code, said, _ = told("report", name, "other", "--out", out)
+    page = out / "sweeps" / "other" / f"report-against-{name}.html"
+    assert code == 0 and str(page) in said.replace("\n", "")
+    assert "Laws side by side" in page.read_text()
+    code, _, err = told("report", name, name, "--out", out)
+    assert code == 2 and "compares a sweep with itself" in err
+    code, _, err = told("report", name, "nothing", "--out", out)
+    assert code == 2 and "sweep nothing has no plan" in err
+
+
 @pytest.mark.usefixtures("fitted_once")
 def test_one_figure_is_drawn_by_name(told, finished_study, tmp_path):
     out, name = tmp_path / "out", sweep_name(finished_study)
     shutil.copytree(finished_study, out)
     figures = Workspace(out).sweep(name).figures
     shutil.rmtree(figures)
-    code, said, _ = told("figures", name, "--only", "residuals", "position", "--out", out)
+    code, said, _ = told(
+        "figures", name, "--only", "residuals", "position", "--formats", "png", "svg", "--out", out
+    )
     assert code == 0
     assert "position: not drawn" not in said and "learning_curves" not in said
     drawn = {path.name for path in figures.iterdir()}
-    assert {"residuals.png", "residuals.pdf", "residuals.svg"} <= drawn
+    assert {"residuals.png", "residuals.svg"} <= drawn and "residuals.pdf" not in drawn
     assert all(path.startswith(("residuals", "position")) for path in drawn)
+
+
+@pytest.mark.slow
+def test_a_figure_stands_beside_the_paper_s(told, finished_study, tmp_path):
+    points = Path(__file__).parents[2] / "shared" / "data"
+    if not points.is_dir():
+        pytest.skip(f"published points are not at {points.name}/")
+    out, name = tmp_path / "out", sweep_name(finished_study)
+    shutil.copytree(finished_study, out)
+    code, _, _ = told("figures", name, "--only", "residuals", "--data", points, "--out", out)
+    figure = Workspace(out).sweep(name).figures / "residuals-published.png"
+    assert code == 0 and figure.stat().st_size > 10_000
 
 
 @pytest.mark.usefixtures("fitted_once")

@@ -56,7 +56,7 @@ def allocation(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
         page=page,
     )
     ax = figure.subplots()
-    style.label_axes(ax, r"exponent $a$ of the optimal size, $N^* \propto C^a$", "")
+    style.label_axes(ax, "exponent a of the optimal size, N* ∝ Cᵃ", "")
     _published(ax, page)
     y, ticks, names = 0.0, [], []
     named: set[str] = set()

@@ -25,7 +25,7 @@ class SizeFound:
     compared: tuple[Compared, ...]
 
 
-def critical_figure(title: str, found: Sequence[SizeFound]) -> Figure:
+def critical_figure(title: str, found: Sequence[SizeFound], *, corpus: str, n_runs: int) -> Figure:
     """Steps against tokens to each loss; then B_crit and B_simple against the loss.
 
     Source: after McCandlish et al. 2018, arXiv:1812.06162, figures 5 and 7; Kaplan et al. 2020,
@@ -33,7 +33,8 @@ def critical_figure(title: str, found: Sequence[SizeFound]) -> Figure:
     """
     figure = style.new_figure(
         f"{title}: critical batch size",
-        "training loss in nats/token  ·  intervals 90%  ·  (S/S_min - 1)(E/E_min - 1) = 1, "
+        f"corpus {corpus}  ·  {n_runs} runs  ·  training loss in nats/token  ·  intervals 90%  ·  "
+        "(S/S_min - 1)(E/E_min - 1) = 1, "
         "B_crit = E_min/S_min",
         width=12.5,
         height=6.4,

@@ -21,15 +21,15 @@ class Line:
     xy: np.ndarray
 
 
-def lines(inputs: FigureInputs, column: str) -> list[Line]:
+def lines(inputs: FigureInputs, column: str, most_points: int = MOST_POINTS) -> list[Line]:
     """Every run's loss against a column of the curves, points even in the log of it.
 
-    Curves of runs that are not in the table of runs are left out.
+    Curves of runs that are not in the table of runs are left out; `most_points` is of all together.
     """
     found = curve_lines(inputs.curves, column)
     name = f"n_params_{inputs.headline[0]}"
     size_of = dict(zip(inputs.runs["run_id"].astype(str), inputs.runs[name], strict=True))
-    n_kept = int(np.clip(MOST_POINTS / max(len(found.run_id), 1), LEAST_A_CURVE, MOST_A_CURVE))
+    n_kept = int(np.clip(most_points / max(len(found.run_id), 1), LEAST_A_CURVE, MOST_A_CURVE))
     drawn = []
     for i, run_id in enumerate(found.run_id):
         points = slice(found.start[i], found.start[i + 1])

@@ -1,7 +1,11 @@
 """Drawing the figures of a study: all or by name, alone or beside the paper's own."""
 
+import os
+import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ from analysis.figures import style
 from analysis.figures.catalog import DRAWINGS, Drawing
 from analysis.figures.inputs import FigureInputs
 from analysis.figures.style import Page, save
+
+MANY_RUNS, MOST_PROCESSES = 300, 4
 
 
 def named(names: Sequence[str]) -> tuple[Drawing, ...]:
@@ -39,6 +45,7 @@ def draw_all(
     page: Page = style.SCREEN,
     published: Mapping[str, FigureInputs] | None = None,
     formats: Sequence[str] = style.FORMATS,
+    n_processes: int = 1,
 ) -> list[Path]:
     """Draw figures into a directory, as NAME.png, .pdf and .svg; returns the files.
 
@@ -50,22 +57,62 @@ def draw_all(
         published: inputs of papers by name; a figure of one shows ours and theirs
             (NAME-published.png and so on).
         formats: png, pdf, svg, or some of them.
+        n_processes: draw side by side; each but this one imports anew, so they are for many runs,
+            and the program that calls needs the usual `if __name__ == "__main__"`.
 
     Raises: ValueError: there is no figure of that name.
     """
-    folder, drawings = Path(directory), named(only)
-    suffix = "-column" if page.is_column else ""
+    drawings = named(only)
+    work = _Work(inputs, Path(directory), page, published or {}, tuple(formats))
     left_out = not_drawn(inputs, drawings)
-    paths = []
-    for drawing in drawings:
-        theirs = (published or {}).get(drawing.published)
-        stem = folder / f"{drawing.name}{'-published' if theirs else ''}{suffix}"
-        ours = None if drawing.name in left_out else inputs
+    drawable = [d for d in drawings if d.name not in left_out or d.published in work.published]
+    first, *others = [drawable[i::n_processes] for i in range(max(1, n_processes))]
+    if not any(others):
+        return [path for drawing in first for path in work.draw(drawing)]
+    with ProcessPoolExecutor(
+        len(others), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    ) as pool:  # whom Ctrl-C stops is the caller, and he says so
+        handed = [pool.submit(_draw_some, work, [d.name for d in some]) for some in others]
+        found = {drawing.name: work.draw(drawing) for drawing in first}
+        for share in handed:
+            found |= share.result()
+    return [path for drawing in drawable for path in found[drawing.name]]
+
+
+def processes_for(n_runs: int) -> int:
+    """One, and one a core where there are many runs: another costs two seconds to start."""
+    if n_runs < MANY_RUNS:
+        return 1
+    return min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What to draw of, where to, and how: the arguments of draw_all."""
+
+    inputs: FigureInputs
+    folder: Path
+    page: Page
+    published: Mapping[str, FigureInputs]
+    formats: tuple[str, ...]
+
+    def draw(self, drawing: Drawing) -> list[Path]:
+        """Draw and save one figure that the study or its paper has the records for."""
+        theirs = self.published.get(drawing.published)
+        suffix = f"{'-published' if theirs else ''}{'-column' if self.page.is_column else ''}"
+        ours = None if drawing.missing(self.inputs) else self.inputs
         if ours is not None and theirs is not None:
-            paths += save(beside(drawing, ours, theirs, page), stem, formats)
-        elif chosen := ours or theirs:
-            paths += save(drawing.draw(chosen, page), stem, formats)
-    return paths
+            figure = beside(drawing, ours, theirs, self.page)
+        else:
+            chosen = ours or theirs
+            assert chosen is not None
+            figure = drawing.draw(chosen, self.page)
+        return save(figure, self.folder / f"{drawing.name}{suffix}", self.formats)
+
+
+def _draw_some(work: _Work, names: Sequence[str]) -> dict[str, list[Path]]:
+    """The share of another process; drawings have functions, so they travel by name."""
+    return {drawing.name: work.draw(drawing) for drawing in named(names)}
 
 
 def beside(
@@ -74,6 +121,9 @@ def beside(
     """One figure of both, drawn by the same function: ours first, then the paper's points."""
     is_row = drawing.is_narrow and not page.is_column
     figure = Figure(layout="constrained", facecolor="white")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(**style.PADS)
     parts: Any = figure.subfigures(1, 2) if is_row else figure.subfigures(2, 1)
     asked: list[tuple[float, float]] = []
     for part, inputs in zip(parts, (ours, theirs), strict=True):

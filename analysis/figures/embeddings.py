@@ -66,12 +66,12 @@ def _panel(ax: Axes, inputs: FigureInputs, row: ConventionRow) -> None:
                 label=label if len(depths) <= MOST_NAMED else None)  # fmt: skip
     n = np.geomspace(points.n_params.min(), points.n_params.max(), 64)
     line = p["E"] + p["A"] / n ** p["alpha"]
-    ax.plot(n, line, color=style.BLACK, linewidth=1.4, label="$E + A/N^\\alpha$")
+    ax.plot(n, line, color=style.BLACK, linewidth=1.4, label="E + A / N^alpha")
     style.log_axis(ax, "x", points.n_params)
     every = np.append(loss, line)
     style.loss_axis(ax, float(every.min()), float(every.max()))
     counted = COUNTS[row.n_convention]
-    style.label_axes(ax, f"parameters N, {counted}", f"loss less $B/D^\\beta$ ({inputs.unit})")
+    style.label_axes(ax, f"parameters N, {counted}", f"loss less B / D^beta ({inputs.unit})")
     slope = style.with_interval(p["alpha"], row.fit.intervals["alpha"])
     spread = float(np.sqrt((row.fit.residuals**2).mean()))
     ax.set_title(

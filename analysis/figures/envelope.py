@@ -33,7 +33,7 @@ def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     sizes = inputs.runs[f"n_params_{inputs.headline[0]}"].to_numpy(np.float64)
     scale = style.size_scale(sizes)
     drawn = curves.lines(inputs, FLOPS_COLUMN)
-    colors = [scale.to_rgba(np.array(line.n_params)) for line in drawn]
+    colors = scale.to_rgba(np.array([line.n_params for line in drawn]))
     style.draw_lines(axes[0], [line.xy for line in drawn], colors, linewidths=0.8, alpha=0.6)
     lows = inputs.envelope
     new = envelope_mask(lows.train_flops, lows.loss_nats)
@@ -43,7 +43,7 @@ def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     every = np.concatenate([line.xy for line in drawn])
     style.log_axis(axes[0], "x", every[:, 0])
     style.loss_axis(axes[0], float(every[:, 1].min()), float(every[:, 1].max()))
-    style.ngram_lines(axes[0], inputs.ngram_entropies)
+    style.reference_lines(axes[0], inputs)
     compute = f"training compute C (FLOPs, {inputs.headline[1]})"
     style.label_axes(axes[0], compute, f"training loss, smoothed ({inputs.unit})", "every curve")
     for ax, letter in zip(axes[1:], "ND", strict=True):
@@ -88,9 +88,8 @@ def _winners(ax: Axes, found: EnvelopeExponents, letter: str) -> None:
     flops = np.geomspace(found.train_flops.min(), FAR * last, 64)
     line = coefficient * flops**slope
     inside = flops <= last
-    text = style.with_interval(slope, found.intervals[name])
     ax.plot(flops[inside], line[inside], color=style.BLACK, linewidth=1.6,
-            label=f"${letter}^* \\propto C^{name}$, {name} = {text}")  # fmt: skip
+            label=style.optimal_text(letter, slope, found.intervals[name]))  # fmt: skip
     ax.plot(flops[~inside], line[~inside], color=style.BLACK, linewidth=1.6, linestyle="--")
     at = style.power_of_ten(float(f"{flops[-1]:.2g}"))
     ax.plot(flops[-1], line[-1], "*", color=style.VERMILION, markersize=13,

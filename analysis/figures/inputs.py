@@ -92,6 +92,8 @@ class FigureInputs:
         envelope: lower envelope of the curves (analysis.frontier.loss_of_compute.curve_envelope).
         held_out: predictions of the larger run, one a convention; empty before there is one.
         ngram_entropies: n -> entropy of the corpus in `unit`, drawn as reference lines.
+        entropy_floor_nats: least expected loss of any model of these windows, where the law of the
+            text is known (generated languages).
         unit: of every loss.
         all_cells: the fits without leaving out flagged runs, for the report to show beside.
         headline: the convention of figures that show only one.
@@ -113,6 +115,7 @@ class FigureInputs:
     envelope: Envelope
     held_out: tuple[HeldOut, ...] = ()
     ngram_entropies: Mapping[int, float] | None = None
+    entropy_floor_nats: float | None = None
     unit: str = "nats/byte"
     all_cells: tuple[ConventionRow, ...] = ()
     headline: Convention = HEADLINE

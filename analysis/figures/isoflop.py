@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.figures import style
 from analysis.figures.inputs import FigureInputs
@@ -14,6 +15,7 @@ from analysis.intervals.uncertainty import INTERVAL_LEVEL
 
 STAR_SIZE = 190
 MOST_REMARKS = 6  # budgets whose doubts are spelt out in the legend
+MOST_NAMED = 24  # budgets that the legend names
 FAR = 10.0  # times the largest compute: how far the power laws are drawn on
 PERCENT = f"{INTERVAL_LEVEL:.0%}"
 
@@ -66,7 +68,12 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, colors: list[Any]) -> None:
     losses = np.concatenate([m.size_loss_nats for m in found])
     style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
     style.loss_axis(ax, losses.min(), losses.max())
-    style.legend_below(ax, n_columns=2 if len(found) > MOST_REMARKS else 1)
+    style.reference_lines(ax, inputs)
+    named = ax.get_legend_handles_labels()[0]
+    every = -(-len(named) // MOST_NAMED)
+    if every > 1:
+        named = [*named[::every], Line2D([], [], linestyle="none", label=f"one in {every} named")]
+    style.legend_below(ax, named, n_columns=2 if len(found) > MOST_REMARKS else 1)
 
 
 def _budget(ax: Axes, minimum: IsoflopMinimum, color: Any, with_remark: bool) -> None:
@@ -140,11 +147,10 @@ def _exponent_line(ax: Axes, inputs: FigureInputs, variable: str, largest: float
     }[variable]
     flops = np.geomspace(*ax.get_xlim(), 64)
     line = factor * flops**slope
-    text = style.with_interval(slope, found.intervals[name])
     inside = flops <= largest
     ax.plot(
         flops[inside], line[inside], color=style.BLACK, linewidth=1.4, zorder=3,
-        label=f"${variable}^* \\propto C^{name}$, {name} = {text}",
+        label=style.optimal_text(variable, slope, found.intervals[name]),
     )  # fmt: skip
     ax.plot(flops[~inside], line[~inside], "--", color=style.BLACK, linewidth=1.4, zorder=3)
     far = factor * (FAR * largest) ** slope

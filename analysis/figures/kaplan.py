@@ -61,7 +61,7 @@ def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
         style.note(ax, "no training curves were recorded")
         return
     for_drawing = curves.lines(inputs, FLOPS_COLUMN)
-    colors = [scale.to_rgba(line.n_params) for line in for_drawing]
+    colors = scale.to_rgba(np.array([line.n_params for line in for_drawing]))
     style.draw_lines(ax, [line.xy for line in for_drawing], colors, linewidths=0.9, alpha=0.75)
     style.log_axis(ax, "x", used[FLOPS_COLUMN])
     found = inputs.envelope
@@ -75,7 +75,7 @@ def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
     low = _frontier_lines(ax, inputs)
     losses = used["loss_nats"].to_numpy(np.float64)
     style.loss_axis(ax, min(low, float(losses.min())), float(losses.max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def _frontier_lines(ax: Axes, inputs: FigureInputs) -> float:
@@ -145,7 +145,7 @@ def _variable_panel(
             _lines_of_sizes(ax, inputs, scale)
         low = min(low, _limit_line(ax, inputs, variable))
     style.loss_axis(ax, low, float(losses.max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def _lines_of_sizes(ax: Axes, inputs: FigureInputs, scale: Any) -> None:

@@ -95,7 +95,7 @@ def _steps_panel(ax: Axes, steps: tuple[Step, ...]) -> None:
         ax.axvline(published_a, color=style.GREY, linewidth=0.8, linestyle="--", zorder=1)
         ax.text(published_a, len(steps) - 0.52, label, fontsize=style.SMALL_SIZE, color=style.GREY,
                 ha="center", va="bottom", bbox=style.PAPER)  # fmt: skip
-    style.label_axes(ax, r"exponent $a$ of the optimal size, $N^* \propto C^a$", "")
+    style.label_axes(ax, "exponent a of the optimal size, N* ∝ Cᵃ", "")
     ax.set_yticks(range(len(steps)), labels=[step.name for step in steps])
     ax.set(ylim=(len(steps) - 0.5, -0.65))
     ax.grid(False, axis="y")

@@ -53,12 +53,12 @@ def learning_curves(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
 
 def _curves_panel(ax: Axes, inputs: FigureInputs, scale: Any, column: str) -> None:
     drawn = curves.lines(inputs, column)
-    colors = [scale.to_rgba(line.n_params) for line in drawn]
+    colors = scale.to_rgba(np.array([line.n_params for line in drawn]))
     style.draw_lines(ax, [line.xy for line in drawn], colors, linewidths=0.9, alpha=0.8)
     every = np.concatenate([line.xy for line in drawn])
     style.log_axis(ax, "x", every[:, 0])
     style.loss_axis(ax, float(every[:, 1].min()), float(every[:, 1].max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def data_and_steps(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
@@ -112,14 +112,11 @@ def _data_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
         loss = law.predict(n_params=size, n_tokens=d)
         ax.plot(d, loss, color=scale.to_rgba(size), linewidth=1.0, zorder=2)
     ax.plot([], [], color=style.GREY, linewidth=1.0, label="L(N, D) of Kaplan et al., fitted")
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def _excess_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
-    style.label_axes(
-        ax, r"$N^{\alpha_N/\alpha_D}\,/\,D$", r"$L(N, D)\,/\,L(N, \infty) - 1$",
-        "excess over infinite data",
-    )  # fmt: skip
+    style.label_axes(ax, "N^(α_N/α_D) / D", "L(N, D) / L(N, ∞) − 1", "excess over infinite data")
     if not law.ok:
         style.note(ax, f"no L(N, D): {law.status}")
         return
@@ -131,13 +128,10 @@ def _excess_panel(ax: Axes, inputs: FigureInputs, law: Fit, scale: Any) -> None:
     for index, group in enumerate(groups):
         limit = (p["N_c"] / group.n_params) ** p["alpha_N"]
         excess = group.loss_nats / limit - 1
-        above = excess > 0
+        above = excess > 0  # the others lie off a logarithmic axis
         shown.append(excess[above])
         x, colors = group.n_params**ratio / group.n_tokens, scale.to_rgba(group.n_params)
-        if above.all():
-            style.draw_group(ax, group, index, x, excess, colors)
-        elif above.any():
-            ax.scatter(x[above], excess[above], s=style.MARKER_SIZE, c=colors[above], zorder=4)
+        style.draw_group(ax, group, index, x[above], excess[above], colors[above])
     style.log_axis(ax, "x", every_x)
     x = np.geomspace(*ax.get_xlim(), 64)
     draws = law.draws[np.isfinite(law.draws).all(-1)]
@@ -180,6 +174,7 @@ def _steps_panel(
             ax.plot(steps[own], fitted, color=color, linewidth=0.9, zorder=2)
     style.log_axis(ax, "x", steps)
     style.loss_axis(ax, float(loss.min()), float(loss.max()))
+    style.reference_lines(ax, inputs)
     text = law_text(law)
     ax.plot([], [], color=style.GREY, linewidth=1, label=style.wrapped(text))
 

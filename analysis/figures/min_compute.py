@@ -36,17 +36,24 @@ class Winners:
 
 
 def no_critical_batch(inputs: FigureInputs) -> str:
-    """Why the figure cannot be drawn; empty if B_crit and curves are there."""
+    """Why the figure cannot be drawn, and which runs it needs; empty if B_crit and curves are
+    there."""
+    finals = inputs.main_points.loss_nats
+    ends = f"{finals.min():.2f} to {finals.max():.2f}" if len(finals) else "no loss"
     if inputs.critical is None:
-        return "no B_crit on this text (python launch.py run critical_batch measures it)"
+        return (
+            f"no B_crit on this text; needed: a sweep of batch sizes on {inputs.corpus} in which "
+            f"every batch reaches the losses that these runs end at, {ends} "
+            "(python launch.py run critical_batch measures B_crit)"
+        )
     if not np.isfinite(inputs.critical.b_star[0]):
         return f"no law of B_crit: {inputs.critical.status}"
     if inputs.critical_here is None:
         low, high = inputs.critical.loss_range
-        finals = inputs.main_points.loss_nats
         return (
-            f"B_crit was measured at losses of {low:.2f} to {high:.2f}, these runs end at "
-            f"{finals.min():.2f} to {finals.max():.2f}"
+            f"B_crit was measured at losses of {low:.2f} to {high:.2f}, these runs end at {ends}; "
+            f"needed: a batch sweep of a larger size, or of more tokens, in which every batch "
+            f"reaches {np.median(finals):.2f}"
         )
     return "" if len(inputs.curves) else "no training curves were recorded"
 
@@ -144,7 +151,7 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, naive: Winners, adjusted: Winner
     style.log_axis(ax, "x", np.concatenate(flops))
     every = np.concatenate(losses)
     style.loss_axis(ax, float(every.min()), float(every.max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
     style.label_axes(
         ax, "C and C_min (FLOPs, matmul_full)", f"training loss, smoothed ({inputs.unit})",
         "envelopes of the training curves",

@@ -87,6 +87,7 @@ def _budgets_panel(ax: Axes, inputs: FigureInputs) -> None:
     losses = np.concatenate([m.size_loss_nats for m in found])
     style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
     style.loss_axis(ax, float(losses.min()), float(losses.max()))
+    style.reference_lines(ax, inputs)
 
 
 def _cost_panel(ax: Axes, inputs: FigureInputs) -> None:

@@ -78,6 +78,7 @@ def _position_panel(
     ax.set_xticks(ticks.tolist(), labels=[str(t) for t in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     style.loss_axis(ax, float(every.min()), float(every.max()))
+    style.reference_lines(ax, inputs)
     style.legend_below(ax, n_columns=2)
 
 
@@ -91,7 +92,7 @@ def _law_line(ax: Axes, size: float, found: PositionLoss, color: Any) -> None:
     ax.plot(
         t, law.predict(position=t), color=color, linewidth=1.1,
         label=f"N = {style.short(size)}: "
-        f"${p['E']:.2f} + {p['A']:.2f}\\,t^{{-{p['alpha']:.2f}}}$",
+        f"{p['E']:.2f} + {p['A']:.2f} / t^{p['alpha']:.2f}",
     )  # fmt: skip
 
 

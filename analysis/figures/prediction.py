@@ -10,6 +10,7 @@ from analysis.figures import style
 from analysis.figures.inputs import FigureInputs, HeldOut, run_groups
 from analysis.figures.kaplan import best_frontier, frontier_label
 from analysis.figures.style import Page
+from analysis.figures.text import law_text
 from analysis.intervals.uncertainty import percentile_interval
 from analysis.laws import predict
 
@@ -22,7 +23,7 @@ def prediction(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     figure, (left, right) = style.panels(
         page,
         f"{inputs.title}: prediction of the held-out run",
-        style.footer(inputs, conventions=meaning),
+        style.footer(inputs, conventions=meaning, law=law_text(inputs.main.fit)),
         2,
         width=13.5,
         height=7.2,
@@ -123,6 +124,7 @@ def _compute_panel(ax: Axes, inputs: FigureInputs) -> None:
     else:
         low = min(low, _extrapolated(ax, inputs, held_out))
     style.loss_axis(ax, low, losses.max())
+    style.reference_lines(ax, inputs)
     if len(known):
         ax.axvspan(known.max(), ax.get_xlim()[1], color=style.GREY, alpha=0.1, linewidth=0,
                    label="beyond all fitted runs")  # fmt: skip

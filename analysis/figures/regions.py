@@ -1,7 +1,5 @@
 """How well the parameters are known: regions of the bootstrap, and the ridges of the objective."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,13 +12,15 @@ from analysis.figures.style import Page
 from analysis.figures.text import law_text
 from analysis.fit import DEFAULT_DELTA
 from analysis.fitting.estimate import projected_surface, setup
+from analysis.fitting.solver import solve
 from analysis.laws.base import EXPONENT_BOUNDS, FLOOR_BOUND
+from analysis.load import Points
 
 PAIRS = (("A", "alpha"), ("B", "beta"), ("alpha", "beta"))
 SHARES = (0.5, 0.8, 0.95)
-GRID, COARSE = 33, 15  # values of a parameter in a surface; where a third one is searched
-MOST_ROWS = 100
-FINER = 4  # times the coarse grid: contours of a smooth surface, drawn smoothly
+GRID = 17  # values of a parameter in a surface
+MOST_ROWS = 400
+FINER = 4  # times that grid: contours of a smooth surface, drawn smoothly
 RISES = (0.01, 0.03, 0.1, 0.3)
 LEAST_DRAWS = 20
 MARKS = (("d", style.VERMILION), ("^", style.GREEN), ("v", style.PURPLE))
@@ -137,17 +137,16 @@ def ridge(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
 
 def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> None:
     fit, points = inputs.main.fit, some_of(inputs.main_points, MOST_ROWS)
-    n = COARSE if names[0] == "E" else GRID
-    x, y = (_span(inputs, name, n) for name in names)
-    objective, delta = fit.objective, fit.delta or DEFAULT_DELTA
+    x, y = (_span(inputs, name) for name in names)
+    objective = fit.objective
     if names[0] == "E":
-        coarse = np.stack([_row(points, objective, delta, inputs, e, y) for e in x], -1)
-        values = np.asarray(zoom(coarse, FINER, order=3, grid_mode=False), np.float64)
-        x, y = (np.linspace(v[0], v[-1], FINER * n) for v in (x, y))
+        coarse = np.stack([_column(inputs, points, e, y) for e in x], -1)
     else:
         held = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-        made = setup(fit.law, points, objective, delta)
-        values = projected_surface(made, held).reshape(len(y), len(x))
+        made = setup(fit.law, points, objective, fit.delta or DEFAULT_DELTA)
+        coarse = projected_surface(made, held).reshape(GRID, GRID)
+    values = np.asarray(zoom(coarse, FINER, order=3, grid_mode=False), np.float64)
+    x, y = (np.linspace(v[0], v[-1], FINER * GRID) for v in (x, y))
     rise = values / np.nanmin(values) - 1
     shown = ax.contour(
         x, y, rise, RISES, colors=style.BLUE, linewidths=np.linspace(2.4, 0.7, len(RISES))
@@ -165,7 +164,7 @@ def _surface_panel(ax: Axes, inputs: FigureInputs, names: tuple[str, str]) -> No
     style.label_axes(ax, *names, f"rise of the objective ({objective}) over its least value{some}")
 
 
-def _span(inputs: FigureInputs, name: str, n: int = GRID) -> np.ndarray:
+def _span(inputs: FigureInputs, name: str) -> np.ndarray:
     """Values of a parameter over most of its draws, and some margin."""
     fit = inputs.main.fit
     draws = fit.draws[np.isfinite(fit.draws).all(-1)][:, fit.law.parameter_names.index(name)]
@@ -175,23 +174,17 @@ def _span(inputs: FigureInputs, name: str, n: int = GRID) -> np.ndarray:
     most = 0.999 * inputs.main_points.loss_nats.min() if name == "E" else EXPONENT_BOUNDS[1]
     least = 2 * FLOOR_BOUND * inputs.main_points.loss_nats.min()
     low, high = max(low - margin, least, 1e-3 * abs(here)), min(high + margin, most)
-    return np.linspace(low, high, n)
+    return np.linspace(low, high, GRID)
 
 
-def _row(points: Any, objective: str, delta: float, inputs: FigureInputs, floor: float, beta: Any):
-    """The objective at one floor and every beta, least over alpha."""
-    alpha = _span(inputs, "alpha", COARSE)
-    made = setup(inputs.main.fit.law, points, objective, delta, fixed={"E": float(floor)})
-    held = np.stack(np.meshgrid(alpha, beta), -1).reshape(-1, 2)
-    return _least(projected_surface(made, held).reshape(len(beta), len(alpha)))
-
-
-def _least(values: np.ndarray) -> np.ndarray:
-    """Least value of each row, of the parabola through its lowest entry and the two beside it."""
-    middle = np.clip(values.argmin(1), 1, values.shape[1] - 2)
-    rows = np.arange(len(values))
-    before, lowest, after = (values[rows, middle + k] for k in (-1, 0, 1))
-    bend = before - 2 * lowest + after
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drop = (after - before) ** 2 / (8 * bend)
-    return np.where((bend > 0) & (drop < lowest), lowest - drop, values.min(1))
+def _column(inputs: FigureInputs, points: Points, floor: float, beta: np.ndarray) -> np.ndarray:
+    """The objective at one floor and every beta, all other parameters fitted, shape of beta."""
+    fit = inputs.main.fit
+    made = setup(fit.law, points, fit.objective, fit.delta or DEFAULT_DELTA, fixed={"E": floor})
+    at = np.tile([*(fit.parameters | {"E": floor}).values()], (len(beta), 1))
+    start = fit.law.pack(at, made.centre).T
+    low, high = (np.tile(bound[:, None], len(beta)) for bound in (made.low, made.high))
+    last = fit.law.parameter_names.index("beta")
+    start[last] = low[last] = high[last] = beta
+    problems = made.problems(start, low_PB=low, high_PB=high)
+    return solve(fit.law, problems, made.objective).value

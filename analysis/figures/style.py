@@ -8,7 +8,7 @@ import math
 import os
 import textwrap
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -30,9 +30,16 @@ from matplotlib.ticker import (
 from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.inputs import FigureInputs, Group, count_text
-from analysis.figures.text import plain, power_of_ten, short, with_interval, wrapped
+from analysis.figures.text import (
+    optimal_text,
+    plain,
+    power_of_ten,
+    short,
+    with_interval,
+    wrapped,
+)
 
-__all__ = ["plain", "power_of_ten", "short", "with_interval", "wrapped"]  # of text, besides ours
+__all__ = ["optimal_text", "plain", "power_of_ten", "short", "with_interval", "wrapped"]  # of text
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6b6b6b"
@@ -52,9 +59,14 @@ NO_METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
     "svg": {"Creator": None, "Date": None},
 }
+PADS: dict[str, Any] = {"w_pad": 0.08, "h_pad": 0.08, "wspace": 0.03, "hspace": 0.03}
+"""Of the layout, inches and shares of a panel."""
 FORMATS = tuple(NO_METADATA)
 _SETTINGS = threading.Lock()
 """Ids in an SVG are only equal under a global setting, which threads take in turns."""
+FLOOR_IN_SIGHT = 0.8
+"""A floor above this share of the lowest loss is drawn; one further below, which would squeeze the
+runs, is named under the axis."""
 FEW_SIZES = 10
 """Up to this many model sizes, each is a tick of the colour bar."""
 
@@ -91,7 +103,7 @@ def new_figure(
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
         engine = figure.get_layout_engine()
         assert engine is not None
-        engine.set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)  # type: ignore[call-arg]
+        engine.set(**PADS)
     else:
         figure = cast(Figure, page.parent)
         page.asked.append((width, height))
@@ -204,18 +216,31 @@ def note(ax: Axes, text: str) -> None:
     )  # fmt: skip
 
 
-def ngram_lines(ax: Axes, entropies: Mapping[int, float] | None) -> None:
-    """Entropies of the corpus as lines across, named at the right edge; needs the limits of y."""
+def reference_lines(ax: Axes, inputs: FigureInputs) -> None:
+    """Entropies of the corpus by n-gram as lines across, named at the right edge, and the floor
+    that no model can pass, if it is known; needs the limits of y, which make room for a floor."""
     low, high = ax.get_ylim()
+    floor = inputs.entropy_floor_nats
+    if floor is not None and FLOOR_IN_SIGHT * low < floor < low:
+        loss_axis(ax, floor, high)
+        low, high = ax.get_ylim()
+    grams = sorted((inputs.ngram_entropies or {}).items())
+    dotted: Any = (0, (1, 2))
+    lines = [(f"{n}-gram", entropy, dotted) for n, entropy in grams]
+    if floor is not None and floor <= low:
+        beyond = f"floor {floor:.2f} ↓"
+        ax.text(1.01, 0, beyond, transform=ax.transAxes, fontsize=SMALL_SIZE, color=GREY)
+    elif floor is not None:
+        lines.append(("floor", floor, "solid"))
     placed = math.inf
-    for n, entropy in sorted((entropies or {}).items()):
+    for name, entropy, dash in sorted(lines, key=lambda line: -line[1]):
         if not low < entropy < high:
             continue
-        ax.axhline(entropy, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+        ax.axhline(entropy, color=GREY, linewidth=0.8, linestyle=dash, zorder=1)
         height = math.log(entropy / low) / math.log(high / low)
         placed = min(height, placed - 0.045)
         ax.text(
-            1.01, placed, f"{n}-gram", transform=ax.transAxes, fontsize=SMALL_SIZE, color=GREY,
+            1.01, placed, name, transform=ax.transAxes, fontsize=SMALL_SIZE, color=GREY,
             va="center",
         )  # fmt: skip
 
@@ -290,6 +315,10 @@ def save(
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
+    if (engine := figure.get_layout_engine()) is not None:
+        figure.set_dpi(PNG_DPI)  # the layout is that of the PNG, in every format
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # else savefig draws twice, the first time for the layout
     for suffix in formats:
         path = stem.with_name(f"{stem.name}.{suffix}")
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -297,7 +326,6 @@ def save(
             with _SETTINGS, rc_context({"svg.hashsalt": "figure"}):
                 figure.savefig(temporary, format=suffix, dpi=PNG_DPI, metadata=NO_METADATA[suffix])
             os.replace(temporary, path)
-            figure.set_layout_engine("none")  # it lies as the first format laid it out
         finally:
             temporary.unlink(missing_ok=True)
         written.append(path)

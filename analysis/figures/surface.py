@@ -94,7 +94,7 @@ def _slices_panel(ax: Axes, inputs: FigureInputs) -> None:
                 label=style.power_of_ten(float(f"{m.budget:.2g}")))  # fmt: skip
     style.log_axis(ax, "x", np.concatenate([m.size_n_params for m in found]))
     style.loss_axis(ax, float(np.concatenate(drawn).min()), float(np.concatenate(drawn).max()))
-    style.ngram_lines(ax, inputs.ngram_entropies)
+    style.reference_lines(ax, inputs)
 
 
 def _loss_scale(groups: list[Group]) -> Any:

@@ -5,6 +5,8 @@ import textwrap
 
 from analysis.fit import Fit
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def plain(text: str) -> str:
     """Text from outside, so that a dollar sign in it does not begin a formula."""
@@ -27,11 +29,11 @@ def short(number: float) -> str:
 
 
 def power_of_ten(number: float) -> str:
-    """A number as mathtext m x 10^k, m left out where it is 1."""
+    """A number as m × 10 to a raised k, m left out where it is 1; a formula would cost a parser."""
     exponent = math.floor(math.log10(number) + 1e-9)
     mantissa = number / 10**exponent
-    power = f"10^{{{exponent}}}"
-    return f"${power}$" if abs(mantissa - 1) < 1e-6 else rf"${mantissa:.3g}\times{power}$"
+    power = f"10{str(exponent).translate(RAISED)}"
+    return power if abs(mantissa - 1) < 1e-6 else f"{mantissa:.3g}×{power}"
 
 
 def with_interval(value: float, interval: tuple[float, float], digits: int = 2) -> str:
@@ -42,6 +44,12 @@ def with_interval(value: float, interval: tuple[float, float], digits: int = 2) 
     if not math.isfinite(low + high):
         return f"{value:.{digits}f} (no interval)"
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def optimal_text(variable: str, slope: float, interval: tuple[float, float]) -> str:
+    """The power law of optimal size (variable "N") or data ("D") in compute, with its interval."""
+    name, raised = {"N": ("a", "ᵃ"), "D": ("b", "ᵇ")}[variable]
+    return f"{variable}* ∝ C{raised}, {name} = {with_interval(slope, interval)}"
 
 
 def equation(fit: Fit) -> str:

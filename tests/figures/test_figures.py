@@ -122,7 +122,7 @@ def test_refused_minimum_is_hollow_with_its_reason(inputs, texts):
     stars = {
         str(collection.get_label()): collection.get_facecolor()
         for collection in figure.axes[0].collections
-        if "10^{11}" in str(collection.get_label())
+        if "10¹¹" in str(collection.get_label())
     }
     hollow = [label for label, face in stars.items() if not len(face)]
     assert len(stars) == 4 and len(hollow) == 1 and "refused" in hollow[0]
@@ -227,7 +227,7 @@ def test_a_dollar_in_the_corpus_name_is_not_a_formula(inputs, texts):
 
 def test_numbers_as_text():
     assert short(8_240) == "8.24k" and short(2.4e12) == "2.4e+12" and short(math.nan) == "none"
-    assert power_of_ten(1e11) == "$10^{11}$" and power_of_ten(2e5) == r"$2\times10^{5}$"
+    assert power_of_ten(1e11) == "10¹¹" and power_of_ten(2e-5) == "2×10⁻⁵"
     assert with_interval(0.5, (0.4, 0.6)) == "0.50 [0.40, 0.60]"
     assert with_interval(0.5, (math.nan, math.nan)) == "0.50 (no interval)"
     assert with_interval(math.nan, (0.0, 1.0)) == "none"
@@ -243,7 +243,7 @@ def test_position_figure_shows_the_best_run_of_each_size_with_its_law(inputs, te
     written = texts(position(inputs))
     for size in shown:
         assert f"N = {short(size)}: " in written
-    assert written.count("t^{-0.70}") == len(shown), "the planted exponent"
+    assert written.count("/ t^0.70") == len(shown), "the planted exponent"
     assert "t = 1\n" in written and "t = 64" in written
 
 
@@ -255,3 +255,24 @@ def test_single_positions_are_powers_of_two_and_the_last(inputs):
         loss_nats=np.ones(4), se_document=np.ones(4),
     )  # fmt: skip
     assert shown_positions(binned) == {"1": 0, "2": 1, "3-5": 2, "6-12": 3}
+
+
+@pytest.mark.parametrize(("floor", "said"), [(1.4, "floor"), (0.3, "floor 0.30 ↓")])
+def test_the_floor_of_a_known_language_is_a_line_or_named_under_the_axis(inputs, floor, said):
+    figure = isoflop(replace(inputs, entropy_floor_nats=floor))
+    panel = figure.axes[0]
+    assert said in [text.get_text() for text in panel.texts]
+    across = [line.get_ydata()[0] for line in panel.lines if line.get_xdata()[0] == 0]
+    low, _ = panel.get_ylim()
+    assert (low < floor and floor in across) if said == "floor" else low > floor
+
+
+def test_a_legend_of_many_budgets_names_some(inputs, texts):
+    minima = tuple(
+        replace(m, budget=m.budget * 1.01**k) for m in inputs.main.minima for k in range(15)
+    )
+    many = replace(inputs, conventions=(replace(inputs.main, minima=minima),))
+    figure = isoflop(many)
+    assert "one in 3 named" in texts(figure)
+    legend = figure.axes[0].get_legend()
+    assert legend is not None and len(legend.get_texts()) == 21

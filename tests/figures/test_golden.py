@@ -1,4 +1,4 @@
-"""Every figure of the planted sweep against a small image of how it looked when it was looked at.
+"""Every figure, of planted records, against a small image of how it looked when it was looked at.
 
 After a change that is meant: `GOLDEN=write python -m pytest tests/figures/test_golden.py`, look at
 the images, and commit them. They are coarse (30 dots per inch, grey), so that fonts and versions of
@@ -11,10 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from figures.conftest import SMALL_DPI
+from matplotlib.figure import Figure
 from PIL import Image
 
+from analysis.figures import inside
+from analysis.figures.critical_batch import SizeFound, critical_figure
 from analysis.figures.isoflop import isoflop
 from analysis.figures.residuals import residuals
+from analysis.frontier.critical_batch import Critical, CriticalLaw
 
 GOLDEN = Path(__file__).parent / "golden"
 BLOCK = 4  # pixels a side whose mean is compared
@@ -39,7 +44,57 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.sqrt((difference.mean((1, 3)) ** 2).mean()))
 
 
-def test_figures_look_as_they_did(drawn):
+def of_one_run() -> dict[str, Figure]:
+    """The pictures of one run from the inside, of arrays that stand for one."""
+    generator = np.random.default_rng(0)
+    rows = np.tril(generator.random((2, 3, 8, 8)))
+    tokens, title = list("attained"), ("A run", "of planted arrays")
+    steps = np.geomspace(1e3, 1e6, 60)
+    is_letter = np.arange(40) < 26
+    return {
+        "inside_attention": inside.attention(*title, rows / rows.sum(-1, keepdims=True), tokens),
+        "inside_embeddings": inside.embeddings(
+            *title, generator.standard_normal((40, 2)), np.array([0.5, 0.2]), list("ab" * 20),
+            {"letters": is_letter, "digits": ~is_letter},
+        ),
+        "inside_next_tokens": inside.next_tokens(
+            *title, generator.dirichlet(np.full(40, 0.3)), list("ab" * 20)
+        ),
+        "inside_training": inside.training(
+            *title, steps, 1 + 20 / steps**0.3, np.linspace(0.01, 0, 60), 1.4, "nats/byte"
+        ),
+    }  # fmt: skip
+
+
+def of_a_batch_sweep() -> Figure:
+    """S = S_min + E_min / B at three losses, B_crit = 3000 / L^2 with 5% of noise in its draws."""
+    batches = np.geomspace(64, 4096, 7)
+    noise = np.exp(0.05 * np.random.default_rng(0).standard_normal(41))
+    noise[0] = 1.0
+    found = []
+    for loss, s_min in ((3.0, 100.0), (2.6, 300.0), (2.2, 1000.0)):
+        b_crit = 3000 / loss**2
+        steps = s_min * (1 + b_crit / batches)
+        found.append(
+            Critical(loss, batches, steps, np.full(41, s_min), s_min * b_crit * noise, (), "ok")
+        )
+    law = CriticalLaw(3000 * noise, np.full(41, 0.5), (2.2, 3.0), "as fitted")
+    size = SizeFound("2x24", tuple(found), law, ())
+    return critical_figure("Planted batches", [size], corpus="planted-corpus", n_runs=21)
+
+
+@pytest.fixture(scope="module")
+def every_drawn(drawn, tmp_path_factory):
+    """Figures of the planted sweep and those that sweeps and runs of other kinds have."""
+    others = {**of_one_run(), "critical_batch": of_a_batch_sweep()}
+    folder = tmp_path_factory.mktemp("others")
+    for name, figure in others.items():
+        figure.savefig(folder / f"{name}.png", dpi=SMALL_DPI)
+    return [*drawn, *(folder / f"{name}.png" for name in others)]
+
+
+def test_figures_look_as_they_did(every_drawn):
+    drawn = every_drawn
     if os.environ.get("GOLDEN") == "write":
         GOLDEN.mkdir(exist_ok=True)
         for path in drawn:

@@ -14,10 +14,11 @@ from analysis.figures.inputs import Step
 from analysis.figures.ladder import ladder, own_steps, printed_steps
 from analysis.figures.min_compute import _power, winners
 from analysis.figures.off_optimal import excess_tokens, kaplan_cost
-from analysis.figures.regions import _ellipse, _least
+from analysis.figures.regions import _column, _ellipse
 from analysis.figures.repetition import implied
 from analysis.figures.style import COLUMN
 from analysis.figures.text import law_text
+from analysis.fit import fit
 from analysis.frontier.critical_batch import CriticalLaw
 from analysis.laws import Chinchilla, DataConstrained, optimum, predict
 from analysis.load import points_from_columns
@@ -132,10 +133,17 @@ def test_ellipses_hold_their_share_of_normal_draws():
     assert inside.mean() == pytest.approx(0.8, abs=0.01)
 
 
-def test_the_least_of_a_row_lies_between_its_values():
-    x = np.linspace(-1, 1, 9)
-    rows = np.stack([(x - 0.07) ** 2 + 3, (x + 0.4) ** 2 + 5, x])
-    assert _least(rows) == pytest.approx([3, 5, -1])
+def test_the_objective_rises_from_the_fit_to_a_refit_with_floor_and_beta_held(inputs):
+    joint, points = inputs.main.fit, inputs.main_points
+    least = joint.parameters["E"]
+    betas = joint.parameters["beta"] * np.array([0.9, 1.0, 1.1])
+    for floor in (0.97 * least, least):
+        column = _column(inputs, points, floor, betas)
+        for value, beta in zip(column, betas, strict=True):
+            held = {"E": floor, "beta": float(beta)}
+            alone = fit(joint.law, points, joint.objective, n_bootstrap=0, fixed=held)
+            assert value == pytest.approx(alone.objective_value, rel=1e-4)
+    assert column[1] == pytest.approx(joint.objective_value, rel=1e-6) == column.min()
 
 
 def test_ladders_go_from_kaplan_s_count_to_hoffmann_s(inputs, texts):
