@@ -71,8 +71,15 @@ def study_payload(inputs: FigureInputs) -> dict[str, Any]:
         "fits": fit_entries(inputs),
         "conventions": [convention_entry(inputs, row, place) for row in inputs.conventions],
         "published": [exponent_entry(p) for p in ALLOCATION_EXPONENTS],
-        "ngrams": sorted((inputs.ngram_entropies or {}).items()),
+        "references": _references(inputs),
     }
+
+
+def _references(inputs: FigureInputs) -> list[tuple[str, float]]:
+    """Losses that need no network: n-grams of the corpus, and the floor where it is known."""
+    ngrams = [(f"{n}-gram", x) for n, x in sorted((inputs.ngram_entropies or {}).items())]
+    floor = inputs.entropy_floor_nats
+    return ngrams if floor is None else [*ngrams, ("entropy of the language", floor)]
 
 
 def run_rows(inputs: FigureInputs) -> list[dict[str, Any]]:

@@ -189,5 +189,5 @@ def _fewer_colors(png: bytes) -> bytes:
 
     small = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").quantize(N_COLORS).save(small, "PNG", optimize=True)
+        image.convert("RGB").quantize(N_COLORS, kmeans=1).save(small, "PNG", optimize=True)
     return min(png, small.getvalue(), key=len)

@@ -168,11 +168,10 @@ function heldOutTraces(view) {
 function curvesChart(view) {
   if (!view.curves.length) return emptyChart(view, "no training curve is recorded or shown");
   const data = curveTraces(view, (_, tokens) => tokens);
-  for (const [order, entropy] of view.study.ngrams) {
-    const [low, high] = extent(view.curves.flatMap((curve) => curve.d));
-    data.push(
-      line(`${order}-gram`, [low, high], [entropy, entropy], GREY, { dash: "dot", width: 1 }),
-    );
+  const references = view.study.references.map(([name]) => name);
+  const span = extent(view.curves.flatMap((curve) => curve.d));
+  for (const [name, loss] of view.study.references) {
+    data.push(line(name, span, [loss, loss], GREY, { dash: "dot", width: 1 }));
   }
   data.push(
     ...runTraces(
@@ -201,8 +200,8 @@ function curvesChart(view) {
     ),
     sentence:
       `${view.curves.length} learning curves: smoothed training loss against tokens seen, ` +
-      "coloured by size from dark (small) to light; marks are final validation losses; dotted " +
-      "lines are entropies of the corpus by n-gram.",
+      "coloured by size from dark (small) to light; marks are final validation losses" +
+      (references.length ? `; dotted lines: ${references.join(", ")}.` : "."),
     table: { heads: ["run", "N", "first loss", "tokens", "last loss"], rows: ends },
   };
 }
@@ -261,7 +260,8 @@ function budgetTraces(view, minimum, k, count) {
   const x = steps(minimum.sizes[0], minimum.sizes[minimum.sizes.length - 1], N_STEPS);
   const y = x.map((n) => c2 * Math.log(n) ** 2 + c1 * Math.log(n) + c0);
   const same = { legendgroup: name, showlegend: false };
-  traces.push(line(name, x, y, color, { ...same, dash: minimum.ok ? "solid" : "dot" }));
+  // Beneath the runs, which then answer where both lie under the pointer.
+  traces.unshift(line(name, x, y, color, { ...same, dash: minimum.ok ? "solid" : "dot" }));
   const lowest = minimum.losses.indexOf(Math.min(...minimum.losses));
   const [n, loss] = minimum.ok
     ? [minimum.n_params, minimum.loss_nats]

@@ -126,6 +126,8 @@ function layoutOf(view, x, y, more = {}) {
     font: { color: ink, size: 12 },
     margin: { l: 60, r: 15, t: 10, b: 50 },
     legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
+    // By itself plotly puts a grey bar over the chart where the page shows through.
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: grid, activecolor: ink },
     hovermode: "closest",
     hoverlabel: { align: "left" },
     xaxis: axis(x, scale !== "linear"),
