@@ -217,7 +217,7 @@ class RunSpec:
     batch_size: int = 8
     seed_init: int = 0
     seed_data: int = 0
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     parametrization: Literal["standard", "mup"] = "standard"
     ema_decay: float | None = None
     z_loss: float = 0.0

@@ -78,13 +78,16 @@ def begin(
     store: Path,
     attempt: records.Attempt,
     runtime: Runtime,
+    restore: checkpoint.Restore | None = None,
 ) -> Start:
     """Where this attempt begins; of a resumed run, the curve up to there is copied to it.
+
+    Args: restore: reads the arrays of a checkpoint to where they belong; by default to numpy.
 
     What is damaged or of another format is passed over with a warning.
     """
     fresh = fresh_state(spec)
-    if found := _newest_checkpoint(store, spec, fresh):
+    if found := _newest_checkpoint(store, spec, fresh, restore):
         return _resume(spec, *found, attempt, runtime)
     mode = {key: getattr(runtime, key) for key in _EXACT}
     if trunk is not None and (point := branching.find_point(store, trunk, spec, fresh, mode)):
@@ -131,12 +134,12 @@ def _check_files(attempt: records.Attempt, saved: Saved) -> None:
 
 
 def _newest_checkpoint(
-    store: Path, spec: RunSpec, like: TrainState
+    store: Path, spec: RunSpec, like: TrainState, restore: checkpoint.Restore | None
 ) -> tuple[records.Attempt, Saved, Params | None] | None:
     """The newest good checkpoint of a run, and the best weights that it speaks of."""
     for attempt in reversed(records.attempts(store, spec.run_id)):
         try:
-            saved = checkpoint.read(attempt.checkpoint_dir, like)
+            saved = checkpoint.read(attempt.checkpoint_dir, like, restore)
             if saved is not None:
                 _check_files(attempt, saved)
                 _check_curve(spec, attempt, saved.step)
