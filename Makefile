@@ -12,7 +12,7 @@ LOCK_ARGS := --quiet --upgrade --universal --python-version 3.11 --generate-hash
 PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow test-slurm test-ray torture bench docs-figures lint format types env lock clean
+.PHONY: help quickstart test slow test-slurm test-ray tpu-aot test-aot torture bench docs-figures lint format types env lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,11 @@ test-slurm: $(INSTALLED) ## test the SLURM executor on a SLURM made for it (Debi
 
 test-ray: $(VENV)/.installed-ray ## install Ray, test the Ray executor on a cluster of this machine
 	$(PY) -m pytest -m slow -n0 tests/experiments/test_ray.py $(PYTEST_ARGS)
+
+tpu-aot: $(VENV)/.installed-tpu-aot ## install the TPU's compiler, for `launch.py aot` (no TPU needed)
+
+test-aot: $(VENV)/.installed-tpu-aot ## install the TPU's compiler, compile small steps for real slices
+	$(PY) -m pytest -m slow -n0 tests/experiments/test_aot.py $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## run the benchmarks
 	@set -e; for script in benchmarks/bench_*.py; do echo "$$script"; $(PY) "$$script"; done
@@ -58,6 +63,8 @@ lock: $(INSTALLED) ## pin anew: requirements*.txt from pyproject.toml, for every
 	$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra dev --output-file requirements.txt pyproject.toml
 	$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra ray --constraint requirements.txt \
 		--output-file requirements-ray.txt pyproject.toml
+	$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra tpu-aot --constraint requirements.txt \
+		--output-file requirements-tpu-aot.txt pyproject.toml
 
 clean: ## remove .venv and caches; results in out/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
@@ -85,4 +92,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 $(VENV)/.installed-ray: $(INSTALLED) requirements-ray.txt
 	@$(PIP_INSTALL) --require-hashes --requirement requirements-ray.txt
+	@touch $@
+
+$(VENV)/.installed-tpu-aot: $(INSTALLED) requirements-tpu-aot.txt
+	@$(PIP_INSTALL) --require-hashes --requirement requirements-tpu-aot.txt
 	@touch $@

@@ -24,6 +24,9 @@ commands:
   plan EXPERIMENT      every run with its exact cost, before a step is taken
   run EXPERIMENT       train what is missing, fit, predict, score, draw (start again at any time)
                        tune, critical_batch: their own tables; --recipe-from NAME: tuned rules
+  train PLAN.json      one run of a plan over all devices, of one host or of several (--mesh)
+  aot --topology v5e:4x4 --model chinchilla-1b
+                       the training step compiled for a TPU slice: memory, FLOPs, least time
   status [SWEEP]       where each run stands (--watch, --json)
   table [SWEEP|all]    records as one table: --where "n_layers > 4" --columns ... --format csv
   cancel SWEEP [RUN]   keep runs from being trained; those under way stop with a checkpoint
@@ -446,6 +449,8 @@ COMMANDS = {
     "cancel": partial(_called, "halting", "cancel", "HaltFlags", "cancel"),
     "retry": partial(_called, "halting", "retry", "HaltFlags", "retry"),
     "ngrams": partial(_answered, "baselines", "ngrams", "NgramFlags"),
+    "train": partial(_called, "large", "train_large", "LargeFlags", "train"),
+    "aot": partial(_answered, "aot", "aot", "AotFlags"),
     "reproduce": partial(_answered, "analyse", "reproduce", "ReproduceFlags"),
 }  # fmt: skip
 

@@ -5,7 +5,11 @@ chip, products and collectives are then those of the program that would run.
 """
 
 import os
+import re
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -15,6 +19,7 @@ from model.arrangement import Arrangement, stack_layers
 from model.functional import abstract_params
 from model.kernels import kernels_for
 from train.config import RunSpec, SpecError
+from train.hlo import Collective, Program
 from train.inputs import STEPS_PER_DISPATCH
 from train.optimizer import direction, hyperparameters
 from train.sharding import batch_sharding, shardings
@@ -28,20 +33,23 @@ def tpu_devices(topology: str) -> Sequence[Any]:
     """
     from jax.experimental import topologies
 
-    # Without these libtpu would ask the network what kind of TPU this machine is.
-    for name, value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}.items():
+    # Without these libtpu would ask the network what kind of TPU this machine is, and let no second
+    # process compile. No chip is used, so there is nothing to lock.
+    quiet = {
+        "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }  # fmt: skip
+    for name, value in quiet.items():
         os.environ.setdefault(name, value)
+    if not find_spec("libtpu"):
+        raise SpecError(
+            f"topology={topology!r} needs the TPU's compiler; install it by make tpu-aot"
+        )
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except ImportError as error:
-        raise SpecError(
-            "compiling for a TPU needs its compiler; install it by make tpu-aot"
-        ) from error
-    except Exception as error:
+    except jax.errors.JaxRuntimeError as error:
         reason = str(error).split("\n")[0]
-        if "libtpu" in reason and "load" in reason.lower():
-            reason = "compiling for a TPU needs its compiler; install it by make tpu-aot"
-        raise SpecError(f"topology={topology!r}: {reason}") from error
+        raise SpecError(f"topology={topology!r} is no slice that libtpu knows: {reason}") from error
 
 
 def abstract_state(spec: RunSpec, arrangement: Arrangement) -> TrainState:
@@ -86,3 +94,86 @@ def compile_step(
         array(jnp.float32) if spec.z_loss else None,
         spec.loss, arrangement,
     ).compile()  # fmt: skip
+
+
+class DoesNotFit(SpecError):
+    """The compiler found no way to keep the step in the memory of a chip."""
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """One optimizer step on one device, as compiled.
+
+    Bytes of arguments (the state and 16 batches), of temporaries and of the program; FLOPs of the
+    products, of which those of fused attention are counted by formula, as the compiler does not
+    see into it; collectives.
+    """
+
+    argument_bytes: int
+    temporary_bytes: int
+    program_bytes: int
+    product_flops: int
+    attention_flops: int
+    collectives: tuple[Collective, ...]
+    seconds_to_compile: float
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory at the worst moment; the state is updated in place."""
+        return self.argument_bytes + self.temporary_bytes + self.program_bytes
+
+    @property
+    def flops(self) -> int:
+        """All FLOPs, recomputed ones included."""
+        return self.product_flops + self.attention_flops
+
+    @property
+    def sent_bytes(self) -> int:
+        """What a device sends in a step."""
+        return sum(c.n_times * c.sent_bytes for c in self.collectives)
+
+
+def compiled_step(
+    spec: RunSpec, arrangement: Arrangement, n_microbatches: int, platform: str
+) -> CompiledStep:
+    """Compile, and read off what a step takes.
+
+    Raises: DoesNotFit: it needs more memory than a device has.
+    """
+    started = time.monotonic()
+    try:
+        compiled = compile_step(spec, arrangement, n_microbatches, platform)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DoesNotFit(_what_is_missing(str(error))) from error
+    program = Program(compiled.as_text())
+    sizes = compiled.memory_analysis()
+    n_devices = arrangement.mesh.size
+    is_fused = program.n_custom_calls("tpu_custom_call") > 0
+    return CompiledStep(
+        argument_bytes=sizes.argument_size_in_bytes,
+        temporary_bytes=sizes.temp_size_in_bytes,
+        program_bytes=sizes.generated_code_size_in_bytes,
+        product_flops=program.product_flops(),
+        attention_flops=_attention_flops(spec, arrangement) // n_devices if is_fused else 0,
+        collectives=tuple(program.collectives()),
+        seconds_to_compile=time.monotonic() - started,
+    )
+
+
+def _attention_flops(spec: RunSpec, arrangement: Arrangement) -> int:
+    """Of causal scores and weighted values in a step: forward, backward, and forward once more."""
+    cfg = spec.model
+    a_layer = 2 * cfg.d_attn * (cfg.seq_len + 1)
+    n_forward = 3 + (arrangement.remat != "none")
+    return n_forward * cfg.n_layers * a_layer * spec.batch_tokens
+
+
+def _what_is_missing(complaint: str) -> str:
+    found = re.search(r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm", complaint)
+    need = f"{found[1]} of {found[2]}" if found else complaint.split("\n")[0][:200]
+    return (
+        f"a step does not fit into the memory of a chip ({need}); take more chips, a smaller "
+        "batch_size, more microbatches, or remat=full"
+    )

@@ -29,6 +29,9 @@ from train.config import RunSpec, from_json
 from train.records import RecordError, check_written, write_atomically
 from train.step import StepMetrics, TrainState
 
+Announce = Callable[..., None]
+"""Hears what is computed or written next, and its details."""
+
 Restore = Callable[[Path, dict[str, Any]], list[Any]]
 """Gives the arrays in a state's folder, one for each of a dict's by name, in its order."""
 
@@ -58,19 +61,26 @@ def no_history(n_steps: int) -> np.ndarray:
 
 
 def save(
-    folder: Path, state: TrainState, step: int, history: np.ndarray, notes: dict[str, Any]
+    folder: Path,
+    state: TrainState,
+    step: int,
+    history: np.ndarray,
+    notes: dict[str, Any],
+    announce: Announce = lambda what, **details: None,
 ) -> None:
     """Write the state after `step` steps; the one before it is removed once this one stands.
 
     Args:
         history: float32 [fields of StepMetrics, at least step]; the first `step` are kept.
         notes: JSON values given back by `read`.
+        announce: hears where, before arrays that are spread over processes are written.
 
     Raises: OSError: the disk would not take it. The state before still stands.
     """
-    arrays = _by_name(state, history[:, :step])
+    arrays = arrays_by_name(state, history[:, :step])
     try:
-        _write(folder / f"state-{step}", arrays)
+        announce("write", path=str((folder / f"state-{step}").absolute()), step=step)
+        write_arrays(folder / f"state-{step}", arrays)
         header = {
             "format": FORMAT, "step": step, "arrays": _shapes(arrays), "notes": notes,
             "files": _file_digests(folder / f"state-{step}"),
@@ -92,7 +102,8 @@ def going_on(run_id: str, what: str, step: int) -> Iterator[None]:
         )  # fmt: skip
 
 
-def _write(path: Path, arrays: dict[str, Any]) -> None:
+def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write the arrays of a state's folder; of those that are spread, each process its part."""
     import orbax.checkpoint as ocp
 
     files = {f"{i:04d}": array for i, array in enumerate(arrays.values())}
@@ -163,7 +174,7 @@ def read(folder: Path, like: TrainState, restore: Restore | None = None) -> Save
         return None
     path = folder / f"state-{header['step']}"
     step, found = header["step"], header["arrays"]
-    expected = _by_name(like, no_history(step))
+    expected = arrays_by_name(like, no_history(step))
     if found != _shapes(expected):
         wanted = _shapes(expected)
         odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
@@ -212,7 +223,8 @@ def restored_arrays(
         ) from error
 
 
-def _by_name(state: TrainState, history: np.ndarray) -> dict[str, Any]:
+def arrays_by_name(state: TrainState, history: np.ndarray) -> dict[str, Any]:
+    """The arrays of a state's folder, in the order in which they are written."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     arrays = {jax.tree_util.keystr(path): _as_written(leaf) for path, leaf in leaves}
     return {**arrays, "history": history}

@@ -1,6 +1,6 @@
-"""What a compiled program does, read from its text: collectives and matrix products, loops counted.
+"""What a compiled program does, by its text: collectives and matrix products, loops counted.
 
-XLA's own cost analysis counts the body of a loop once; a scanned model is nearly all loop. Here each
+XLA's own cost analysis counts the body of a loop once; a scanned model is nearly all loop. Here an
 instruction counts as often as the loops around it turn, where the program says how often: the loop
 over optimizer steps, whose length is an argument, counts once, so all is per step. No jax here.
 """
@@ -151,9 +151,7 @@ def _shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     )
 
 
-def _convolution_flops(
-    product: _Instruction, left: tuple[int, ...], right: tuple[int, ...]
-) -> int:
+def _convolution_flops(product: _Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> int:
     """Of a convolution, as which a TPU writes every product; padding is not counted."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", product.rest)
     assert labels is not None

@@ -62,10 +62,12 @@ def train(
     spec: RunSpec, corpus: TokenizedCorpus, store: Path, *, device: Any, **options: Any
 ) -> dict[str, Any]:
     """Train a spec and commit its record, alone on a device. Options are those of `run`."""
-    under_way = run(spec, corpus, store, device=device, **options)
+    placement = as_placement(device)
+    under_way = run(spec, corpus, store, device=placement, **options)
     try:
         dispatch = next(under_way)
         while True:
+            placement.announce("steps", n_valid=int(dispatch.n_valid))
             dispatch = under_way.send(train_steps(*dispatch))
     except StopIteration as finished:
         return finished.value
@@ -151,8 +153,9 @@ def _attempt(
     runtime = placement.describe(kernels.name, n_rows)
     started = saved_at = time.monotonic()
     step, state, logged, best, history, in_flight, origin = begin(
-        spec, trunk, store, attempt, runtime, placement.restore
+        spec, trunk, store, attempt, runtime, placement
     )
+    placement.announce("put", step=step)
     state = placement.put(state)
     seconds_compile, diverged_step, stopped_step = 0.0, None, None
 
@@ -194,13 +197,14 @@ def _attempt(
             break
         if lease.is_fenced(attempt):
             raise Lost(spec.run_id)
+        placement.announce("keep")
         kept = (placement.canonical(state), step, history, notes(logged, origin, runtime))
         if is_branching:
             with checkpoint.going_on(spec.run_id, "branch point", step):
                 branching.save_point(store, spec.run_id, *kept)
         if is_cut and stopped_step is None:
             with checkpoint.going_on(spec.run_id, "checkpoint", step):
-                save_checkpoint(attempt, *kept, best)
+                save_checkpoint(attempt, *kept, best, placement.announce)
             saved_at = time.monotonic()
             if is_lost():
                 raise Lost(spec.run_id)
@@ -210,13 +214,16 @@ def _attempt(
     result, evaluation, raw = state.result, None, None
     if diverged_step is None:
         result = result if best is None else placement.put(best)
-        evaluation = _evaluate(spec, result, corpus, placement)
+        placement.announce("score", is_result=True)
+        evaluation = score(spec, result, corpus, placement)
         if state.ema is not None and best is None:
-            raw = _evaluate(spec, state.params, corpus, placement)
+            placement.announce("score", is_result=False)
+            raw = score(spec, state.params, corpus, placement)
         if not math.isfinite(evaluation.loss_nats):
             evaluation, raw, diverged_step = None, None, step
     # One entry only: safetensors writes several in an arbitrary order, and equal runs would differ.
     metadata = {"spec": canonical_json(spec.identity())}
+    placement.announce("gather")
     checkpoint.save_weights(attempt.weights, placement.on_host(result), metadata)
     if evaluation is not None:
         of_step = step if best is None else logged.looks.best_step
@@ -320,9 +327,10 @@ def _log(
     return dataclasses.replace(logged, curve=curve, noise=sums), diverged_step
 
 
-def _evaluate(
+def score(
     spec: RunSpec, params: Params, corpus: TokenizedCorpus, placement: Placement
 ) -> Evaluation:
+    """The loss of weights on the whole validation split."""
     tokens, documents = corpus.validation_tokens, corpus.validation_documents
     return evaluate(
         spec.model, params, tokens, documents, placement.kernels(spec), spec.parametrization,

@@ -64,6 +64,9 @@ class OneDevice:
         """A canonical tree of arrays that numpy can read."""
         return tree
 
+    def announce(self, what: str, **details: Any) -> None:
+        """Say what all devices compute next; there is nobody to hear it."""
+
     restore: Restore | None = None
     """Reads arrays of a checkpoint to where they belong; None for numpy arrays."""
 
@@ -76,6 +79,13 @@ class OnMesh:
     shape: MeshShape
     n_parts: int = 1
     """Microbatches of each step, one after another."""
+    channel: Any = None
+    """A train.team.Channel, if other processes hold a part of the mesh."""
+
+    def announce(self, what: str, **details: Any) -> None:
+        """Say what all devices compute next, so that other processes do their part."""
+        if self.channel is not None:
+            self.channel.tell(what, **details)
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -124,6 +134,11 @@ class OnMesh:
 
     def restore(self, path: Path, like: dict[str, Any]) -> list[Any]:
         """Read the arrays of a checkpoint, each device its own part, whatever mesh wrote them."""
+        self.announce("restore", path=str(path.absolute()), step=like["history"].shape[1])
+        return self.restored(path, like)
+
+    def restored(self, path: Path, like: dict[str, Any]) -> list[Any]:
+        """`restore` as all processes do it together."""
         from train.checkpoint import restored_arrays
 
         places = {name: sharding_of(self.mesh, name, leaf.shape) for name, leaf in like.items()}
@@ -150,6 +165,7 @@ def on_mesh(
     scan_layers: bool = False,
     remat: Remat = "none",
     n_microbatches: int = 1,
+    channel: Any = None,
 ) -> OnMesh:
     """The placement of a run on devices.
 
@@ -163,7 +179,7 @@ def on_mesh(
             "three; leave scan_layers out, or use adamw or sgd"
         )
     mesh = make_mesh(shape, devices)
-    return OnMesh(Arrangement(scan_layers, remat, mesh), shape, n_microbatches)
+    return OnMesh(Arrangement(scan_layers, remat, mesh), shape, n_microbatches, channel)
 
 
 def _placed(array: Any, place: Any) -> Any:

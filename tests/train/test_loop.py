@@ -9,7 +9,7 @@ import same_run
 from same_run import Killed, kill_at, result_of, stop_after
 
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
-from train import inputs, loop, records
+from train import inputs, loop, placement, records
 from train.checkpoint import read_spec
 from train.config import Budget, OptimizerConfig, ScheduleConfig, SpecError
 from train.loop import Interrupted
@@ -162,9 +162,9 @@ def test_a_batch_in_one_part_has_no_noise_scale(undisturbed):
 def test_resumed_under_another_mode_is_said(make_spec, run, monkeypatch):
     with pytest.raises(Interrupted):
         run(make_spec(N_STEPS), should_stop=stop_after(1))
-    describe = loop.describe
+    describe = placement.describe
     monkeypatch.setattr(
-        loop, "describe", lambda *a: dataclasses.replace(describe(*a), mode="another pool")
+        placement, "describe", lambda *a: dataclasses.replace(describe(*a), mode="another pool")
     )
     row = run(make_spec(N_STEPS))
     assert row["resumed_from_step"] > 0 and row["is_exact"] is False

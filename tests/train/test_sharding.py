@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from model.config import ModelConfig
-from train.config import Budget, DataConfig, OptimizerConfig, RunSpec, SpecError
+from train.config import RunSpec, SpecError
 from train.sharding import MeshShape, check_mesh, make_mesh, parse_mesh, sharding_of
 
 ROOT = Path(__file__).resolve().parents[2]
