@@ -82,7 +82,9 @@ class PlanFlags(StudyFlags):
     json: Path | None = None
     """Write the plan and its table to this file."""
     price_per_hour: float | None = None
-    """Of the machine, in whatever money: the total is told in it."""
+    """Of the machine, in whatever money: the total is told in it. With a topology, of the slice."""
+    topology: str | None = None
+    """Slice of TPUs such as v5e:4x4: refuse what does not fit, and say the least time and price."""
     budget: str | None = None
     """At most this for all runs: training FLOPs such as 1e15, or time such as 2h or 90min."""
     trim: bool = False
@@ -251,7 +253,7 @@ def plan(args: list[str]) -> None:
     whole, corpus = stages.make_plan(experiment, options, stage)
     found = planning.planned(
         experiment, whole, corpus, stage.workspace, planning.Limits(flags.budget, flags.trim),
-        n_workers=flags.workers, price_per_hour=flags.price_per_hour,
+        n_workers=flags.workers, price_per_hour=flags.price_per_hour, topology=flags.topology,
     )  # fmt: skip
     stage.console.print(plan_tables(found, stage.console.width), highlight=False)
     for sentence in getattr(experiment, "notes", lambda options: ())(options):

@@ -43,9 +43,10 @@ def fused_on_gpu(implementation: Any, plain: Attention) -> Attention:
         d_head, is_half = q_BTHK.shape[-1], q_BTHK.dtype in (jnp.bfloat16, jnp.float16)
         if not is_half or d_head % CUDNN_D_HEAD_MULTIPLE or d_head > CUDNN_D_HEAD_MAX:
             return plain(q_BTHK, k_BTHK, v_BTHK)
-        return jax.nn.dot_product_attention(
-            q_BTHK, k_BTHK, v_BTHK, is_causal=True, implementation=implementation
-        )
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return jax.nn.dot_product_attention(
+                q_BTHK, k_BTHK, v_BTHK, is_causal=True, implementation=implementation
+            )
 
     return attention
 

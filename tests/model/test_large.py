@@ -108,15 +108,15 @@ def loss_and_gradients(cfg, arrangement, kernels=PLAIN):
 def test_scanned_recomputed_and_bfloat16_layers_are_the_unrolled_ones(tiny):
     cfg = dataclasses.replace(tiny, position="rotary", bias=True)
     value, grads = loss_and_gradients(cfg, UNROLLED)
-    for how in (Arrangement(True, "full"), Arrangement(remat="dots")):
-        found, its_grads = loss_and_gradients(cfg, how)
-        assert found == pytest.approx(value, rel=1e-6)
-        for a, b in zip(jax.tree.leaves(its_grads), jax.tree.leaves(grads), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    found, its_grads = loss_and_gradients(cfg, Arrangement(True, "full"))
+    np.testing.assert_allclose(found, value, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(its_grads), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     half, half_grads = loss_and_gradients(cfg, Arrangement(True), kernels_for("cpu", "bfloat16"))
-    assert half == pytest.approx(value, rel=2e-3) and half != value
+    np.testing.assert_allclose(half, value, rtol=2e-3)
+    assert half != value
     norms = [jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(g))) for g in (half_grads, grads)]
-    assert norms[0] == pytest.approx(norms[1], rel=0.02)
+    np.testing.assert_allclose(*norms, rtol=0.02)
     assert {leaf.dtype for leaf in jax.tree.leaves(half_grads)} == {np.dtype("float32")}
 
 

@@ -142,3 +142,51 @@ def test_a_mesh_of_all_axes_gives_the_losses_of_one_device(spec, trained):
     alone, meshed = trained(spec, [{"mesh": None}, {"mesh": (1, 2, 2), "how": how}], 4)
     assert_same_losses(meshed, alone)
     assert "mesh=data=1,fsdp=2,tensor=2 microbatches=2 remat=full scanned" in meshed[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(2, 1, 1), (1, 4, 1), (1, 1, 2), (8, 1, 1), (2, 2, 2)])
+def test_every_mesh_gives_the_losses_of_one_device(mesh, spec, trained):
+    """Pure data, fully sharded and tensor parallel, and all of them."""
+    alone, meshed = trained(spec, [{"mesh": None}, {"mesh": mesh}], 8)
+    assert_same_losses(meshed, alone)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_goes_on_upon_another_mesh(spec, trained, tmp_path):
+    """Written by two devices whole, gone on with by four cut and scanned, ended by one."""
+    store = str(tmp_path / "moved")
+    how = {"scan_layers": True, "remat": "dots"}
+    alone, first, second, last = trained(
+        spec,
+        [
+            {"mesh": None},
+            {"store": store, "mesh": (2, 1, 1), "stop_after": 0},
+            {"store": store, "mesh": (1, 2, 2), "how": how, "stop_after": 0},
+            {"store": store, "mesh": None},
+        ],
+        4,
+    )
+    assert first[0] is second[0] is None  # stopped with a checkpoint
+    assert_same_losses(last, alone)
+    assert last[3] is False  # the record says that bits are those of several modes
+
+
+@pytest.mark.slow
+def test_a_state_comes_back_from_a_mesh_exactly(spec, tmp_path):
+    """Through a checkpoint written in parts and read into other parts, stacked and not."""
+    import numpy as np
+
+    from train import checkpoint
+    from train.placement import on_mesh
+    from train.start import fresh_state
+
+    state = fresh_state(spec)
+    cut = on_mesh(spec, MeshShape(fsdp=2), jax.devices()[:2], scan_layers=True)
+    spread = on_mesh(spec, MeshShape(tensor=2), jax.devices()[:2])
+    history = checkpoint.no_history(3)
+    checkpoint.save(tmp_path, cut.canonical(cut.put(state)), 3, history, {})
+    for restore in (None, spread.restore):
+        saved = checkpoint.read(tmp_path, state, restore)
+        for a, b in zip(jax.tree.leaves(saved.state), jax.tree.leaves(state), strict=True):
+            np.testing.assert_array_equal(np.asarray(a), b)
