@@ -155,11 +155,15 @@ def _shown(flags, rung, spec, chip, n_chips, n_devices, shape, step) -> Shown:
         "Collectives of a step": _collective_rows(step),
         f"Least time of a step by the published peaks of {chip.name}": [_bound_row(values)],
     }
-    what = "state and 16 batches"
+    unread = (
+        "jax cannot read this program's text: products are counted by formula, and collectives, "
+        "hence the bound by links, are not known.",
+    )
     return Shown(tables, (
-        f"Arguments are {what}; they are updated in place.",
+        "Arguments are the state, updated in place, and 16 batches.",
         f"Model FLOPs are matmul_causal; MFU is at most {mfu:.0%}: no program reaches its bound.",
         f"Compiled in {step.seconds_to_compile:.0f} s; figures of the chip: {chip.source}.",
+        *(() if step.is_read else unread),
     ), values)  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from experiments import config_diff, footprint, trimming
+from experiments.chips import Slice, of_slice
 from experiments.estimates import (
     Calibration,
     Estimate,
@@ -17,7 +18,6 @@ from experiments.estimates import (
     probe,
 )
 from experiments.executors import How
-from experiments.chips import Slice, of_slice
 from experiments.plan import Cell, Plan, charged_flops, plan_from_json
 from experiments.workspace import SweepFolder, Workspace, read_json, write_json_once
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops

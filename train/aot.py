@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from model.accounting import count_params
 from model.arrangement import Arrangement, stack_layers
 from model.functional import abstract_params
 from model.kernels import kernels_for
@@ -106,7 +107,8 @@ class CompiledStep:
 
     Bytes of arguments (the state and 16 batches), of temporaries and of the program; FLOPs of the
     products, of which those of fused attention are counted by formula, as the compiler does not
-    see into it; collectives.
+    see into it; collectives. Of a program whose text jax cannot read (`is_read`), products are
+    counted by formula as well, and collectives are not known.
     """
 
     argument_bytes: int
@@ -116,6 +118,7 @@ class CompiledStep:
     attention_flops: int
     collectives: tuple[Collective, ...]
     seconds_to_compile: float
+    is_read: bool = True
 
     @property
     def peak_bytes(self) -> int:
@@ -147,19 +150,42 @@ def compiled_step(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise DoesNotFit(_what_is_missing(str(error))) from error
-    program = Program(compiled.as_text())
-    sizes = compiled.memory_analysis()
-    n_devices = arrangement.mesh.size
-    is_fused = program.n_custom_calls("tpu_custom_call") > 0
+    sizes, program = compiled.memory_analysis(), _read(compiled)
+    assert sizes is not None
+    n_devices, attention = arrangement.mesh.size, _attention_flops(spec, arrangement)
+    is_fused = program is None or program.n_custom_calls("tpu_custom_call") > 0
+    products = _product_flops(spec, arrangement) // n_devices
     return CompiledStep(
         argument_bytes=sizes.argument_size_in_bytes,
         temporary_bytes=sizes.temp_size_in_bytes,
         program_bytes=sizes.generated_code_size_in_bytes,
-        product_flops=program.product_flops(),
-        attention_flops=_attention_flops(spec, arrangement) // n_devices if is_fused else 0,
-        collectives=tuple(program.collectives()),
+        product_flops=products if program is None else program.product_flops(),
+        attention_flops=attention // n_devices if is_fused else 0,
+        collectives=() if program is None else tuple(program.collectives()),
         seconds_to_compile=time.monotonic() - started,
+        is_read=program is not None,
     )
+
+
+def _read(compiled: jax.stages.Compiled) -> Program | None:
+    """The program's text; None where libtpu writes instructions that jax does not know yet."""
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return None if text is None else Program(text)
+
+
+def _product_flops(spec: RunSpec, arrangement: Arrangement) -> int:
+    """Of a step on all devices, by formula: all products but those of attention.
+
+    A layer that is computed again for its backward pass is so but for its last product.
+    """
+    cfg = spec.model
+    counts = count_params(cfg)
+    again = counts.non_embedding - cfg.n_layers * cfg.d_ff * cfg.d_model
+    a_token = 6 * (counts.non_embedding + cfg.d_model * cfg.vocab_size)
+    return (a_token + 2 * again * (arrangement.remat == "full")) * spec.batch_tokens
 
 
 def _attention_flops(spec: RunSpec, arrangement: Arrangement) -> int:
