@@ -114,6 +114,6 @@ def test_a_process_that_fails_ends_the_run_with_its_reason(prepared, tmp_path):
     told = leader.communicate(timeout=300)[0]
     assert leader.returncode == 1
     assert "process 1: CorpusError" in told
-    other.communicate(timeout=60)
-    assert other.returncode == 2
+    complaint = other.communicate(timeout=60)[0]
+    assert other.returncode != 0 and "launch.py: " in complaint
     assert records.read_run(out / "runs", spec.run_id) is None
