@@ -60,15 +60,9 @@ def test_the_gpus_function_is_the_plain_one():
         )
 
 
-@pytest.mark.parametrize(
-    "attention, T, K",
-    [(fused_on_tpu, 96, 64), (fused_on_tpu, 128, 24)],
-)
-def test_shapes_that_a_kernel_cannot_take_are_computed_plainly(attention, T, K):
-    arguments = heads(T, 1, K)
-    np.testing.assert_array_equal(
-        attention(PLAIN.attention)(*arguments), PLAIN.attention(*arguments)
-    )
+@pytest.mark.parametrize("T, K", [(96, 64), (128, 24)])
+def test_shapes_that_splash_attention_cannot_take_are_computed_plainly(T, K):
+    assert fused_on_tpu(lambda *_: "plain")(*heads(T, 1, K)) == "plain"
 
 
 def test_float32_on_a_gpu_is_plain():
@@ -77,9 +71,8 @@ def test_float32_on_a_gpu_is_plain():
 
 def test_attention_in_float32_is_the_plain_one():
     arguments = heads(12, 2, 8)
-    np.testing.assert_allclose(
-        attention_in_float32(*arguments), PLAIN.attention(*arguments), rtol=1e-6, atol=1e-6
-    )
+    wide, plain = (jax.jit(form)(*arguments) for form in (attention_in_float32, PLAIN.attention))
+    np.testing.assert_allclose(wide, plain, rtol=1e-6, atol=1e-6)
 
 
 def test_stacked_layers_unstack_to_themselves(tiny):

@@ -273,3 +273,11 @@ def test_a_budget_in_flops_trains_the_same_run(make_spec, run, undisturbed):
     row = run(make_spec(budget=Budget(flops=flops)))
     assert row["run_id"] == undisturbed[0]["run_id"]
     assert row["loss_nats"] == undisturbed[0]["loss_nats"]
+
+
+def test_bfloat16_is_another_run_with_nearly_the_same_loss(make_spec, run, undisturbed):
+    half = run(make_spec(N_STEPS, dtype="bfloat16"))
+    assert half["run_id"] != undisturbed[0]["run_id"]
+    assert half["loss_nats"] == pytest.approx(undisturbed[0]["loss_nats"], rel=0.01)
+    assert half["loss_nats"] != undisturbed[0]["loss_nats"]
+    assert "kernels=cpu-large-bfloat16" in half["mode"]
