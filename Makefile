@@ -4,7 +4,7 @@ PYTHON ?= python3 python3.12 python3.11 python3.13 python
 PYTEST_ARGS ?=
 TORTURE_ARGS ?=
 
-EXTRAS := ray hf browser
+EXTRAS := ray hf browser tpu-aot
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -13,7 +13,7 @@ LOCK_ARGS := --quiet --upgrade --universal --python-version 3.11 --generate-hash
 PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow test-slurm test-ray test-hf test-browser torture bench docs-figures lint format types env lock clean
+.PHONY: help quickstart test slow test-slurm test-ray test-hf test-browser tpu-aot test-aot torture bench docs-figures lint format types env lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,11 @@ test-hf: $(VENV)/.installed-hf ## install transformers and torch, compare GPT-2'
 test-browser: $(VENV)/.installed-browser ## drive the report in Chromium (installs it on Debian, as root)
 	@tests/browser/chromium.sh
 	$(PY) -m pytest -m slow -n0 tests/browser $(PYTEST_ARGS)
+
+tpu-aot: $(VENV)/.installed-tpu-aot ## install the TPU's compiler, for `launch.py aot` (no TPU needed)
+
+test-aot: $(VENV)/.installed-tpu-aot ## install the TPU's compiler, compile small steps for real slices
+	$(PY) -m pytest -m slow -n0 tests/experiments/test_aot.py $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## run the benchmarks
 	@set -e; for script in benchmarks/bench_*.py; do echo "$$script"; $(PY) "$$script"; done

@@ -24,6 +24,9 @@ commands:
   plan EXPERIMENT      every run with its exact cost, before a step is taken
   run EXPERIMENT       train what is missing, fit, predict, score, draw (start again at any time)
                        tune, critical_batch: their own tables; --recipe-from NAME: tuned rules
+  train PLAN.json      one run of a plan over all devices, of one host or of several (--mesh)
+  aot --topology v5e:4x4 --model chinchilla-1b
+                       the training step compiled for a TPU slice: memory, FLOPs, least time
   status [SWEEP]       where each run stands (--watch, --json)
   table [SWEEP|all]    records as one table: --where "n_layers > 4" --columns ... --format csv
   cancel SWEEP [RUN]   keep runs from being trained; those under way stop with a checkpoint
@@ -83,7 +86,9 @@ class PlanFlags(StudyFlags):
     json: Path | None = None
     """Write the plan and its table to this file."""
     price_per_hour: float | None = None
-    """Of the machine, in whatever money: the total is told in it."""
+    """Of the machine, in whatever money: the total is told in it. With a topology, of the slice."""
+    topology: str | None = None
+    """Slice of TPUs such as v5e:4x4: refuse what does not fit, and say the least time and price."""
     budget: str | None = None
     """At most this for all runs: training FLOPs such as 1e15, or time such as 2h or 90min."""
     trim: bool = False
@@ -218,7 +223,7 @@ def plan(args: list[str]) -> None:
     whole, corpus = stages.make_plan(experiment, options, stage)
     found = planning.planned(
         experiment, whole, corpus, stage.workspace, planning.Limits(flags.budget, flags.trim),
-        n_workers=flags.workers, price_per_hour=flags.price_per_hour,
+        n_workers=flags.workers, price_per_hour=flags.price_per_hour, topology=flags.topology,
     )  # fmt: skip
     stage.console.print(plan_tables(found, stage.console.width), highlight=False)
     for sentence in getattr(experiment, "notes", lambda options: ())(options):
@@ -385,6 +390,8 @@ COMMANDS = {
     "retry": partial(_called, "halting", "retry", "HaltFlags", "retry"),
     "data": partial(_called, "data_view", "data", "DataFlags", "data"),
     "ngrams": partial(_answered, "baselines", "ngrams", "NgramFlags"),
+    "train": partial(_called, "large", "train_large", "LargeFlags", "train"),
+    "aot": partial(_answered, "aot", "aot", "AotFlags"),
     "reproduce": partial(_answered, "analyse", "reproduce", "ReproduceFlags"),
 }  # fmt: skip
 

@@ -107,11 +107,24 @@ def _sentences(found: Planned) -> list[str]:
         f"memory of the largest run: {size_of(sums['memory_bytes_largest'])} and its process; "
         f"disk: {size_of(sums['disk_bytes'])}, and up to "
         f"{size_of(sums['disk_bytes_under_way'])} of states while it runs",
+        *_on_slice(found),
         *_dropped(found),
         *(("warning: " if d.rule is None else "") + d.sentence for d in found.differences),
         f"overrides: {plan.overrides}" if plan.overrides else "overrides: none",
     ]
     return [escape(line) for line in lines]
+
+
+def _on_slice(found: Planned) -> list[str]:
+    on = found.slice
+    if on is None:
+        return []
+    price = "" if on.price is None else f", {_money(on.price)} at the price given"
+    return [
+        f"on {on.topology}, {on.n_chips} chips at their peak in bfloat16: at least "
+        f"{duration(on.hours * 3600)}, {on.chip_hours:.3g} chip-hours{price}; the largest run "
+        f"takes the memory of {on.n_chips_of_largest}",
+    ]
 
 
 def _money(price: float) -> str:

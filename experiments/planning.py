@@ -1,5 +1,6 @@
 """What `plan` says of a plan before a step is taken: the table, totals, shapes, and estimates."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from experiments import config_diff, footprint, trimming
+from experiments.chips import Slice, of_slice
 from experiments.estimates import (
     Calibration,
     Estimate,
@@ -57,6 +59,7 @@ class Planned:
     differences: tuple[config_diff.Difference, ...]
     calibration: Calibration
     seconds_left: float
+    slice: Slice | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plan, table, shapes and totals as JSON values; seconds that are not known are null."""
@@ -70,6 +73,7 @@ class Planned:
                 "dropped": [cell.spec.run_id for cell in self.dropped],
                 "estimates_from": self.calibration.source,
                 "seconds_left": self.seconds_left,
+                "slice": None if self.slice is None else dataclasses.asdict(self.slice),
             }
         )
 
@@ -117,10 +121,12 @@ def limited(
 def planned(
     experiment: ModuleType, plan: Plan, corpus: TokenizedCorpus, workspace: Workspace,
     limits: Limits, *, n_workers: int | None, price_per_hour: float | None,
+    topology: str | None = None,
 ) -> Planned:  # fmt: skip
     """Everything that `plan` prints and writes.
 
-    Raises: SpecError: the plan does not fit its limits, or a run its corpus; a price below zero.
+    Raises: SpecError: the plan does not fit its limits, or a run its corpus or the chips of a
+        topology; a price below zero.
     """
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise SpecError(f"price_per_hour={price_per_hour} must be finite, at least 0")
@@ -131,15 +137,19 @@ def planned(
     done = frozenset(i for i in plan.jobs if read_sound_run(workspace.runs, i) is not None)
     left = estimate(plan, calibration, n, len(corpus.validation_tokens) - 1, done).wall_seconds
     rows = plan_table(plan, found, corpus)
+    on_slice = None
+    if topology is not None:
+        on_slice = of_slice([cell.spec for cell in plan.cells], topology, price_per_hour)
     return Planned(
         plan=plan,
         dropped=dropped,
         rows=rows,
         shapes=shape_buckets(plan, found),
-        totals=totals(plan, rows, found, n, price_per_hour),
+        totals=totals(plan, rows, found, n, None if on_slice else price_per_hour),
         differences=config_diff.differences(plan, getattr(experiment, "VARIES", ())),
         calibration=calibration,
         seconds_left=left if len(done) < len(plan.cells) else 0.0,
+        slice=on_slice,
     )
 
 

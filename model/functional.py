@@ -4,6 +4,7 @@ Outside `model/`, parameters are a nested dict with string keys and array leaves
 pytree: `params["blocks"]["0"]["attention"]["qkv"]`. The compute dtype is the parameters' dtype.
 """
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from flax import nnx, traverse_util
 from jaxtyping import Array, Float, Integer
 
+from model.arrangement import POLICIES, UNROLLED, Arrangement, over_batch
 from model.caching import Past
 from model.config import ModelConfig
 from model.kernels import PLAIN, Kernels
@@ -40,7 +42,13 @@ def _split(cfg: ModelConfig, kernels: Kernels, factors: Multipliers) -> tuple[An
 
 
 def _merge(cfg: ModelConfig, params: Params, kernels: Kernels, parametrization: str) -> Transformer:
-    graphdef, state = _split(cfg, kernels, multipliers(cfg, parametrization))
+    return _merged(cfg, params, kernels, multipliers(cfg, parametrization))
+
+
+def _merged(
+    cfg: ModelConfig, params: Params, kernels: Kernels, factors: Multipliers
+) -> Transformer:
+    graphdef, state = _split(cfg, kernels, factors)
     return nnx.merge(graphdef, jax.tree.map(jnp.asarray, _keyed_as(state, params)))
 
 
@@ -101,6 +109,7 @@ def features(
     kernels: Kernels = PLAIN,
     parametrization: str = "standard",
     pasts: Sequence[Past] | None = None,
+    arrangement: Arrangement = UNROLLED,
 ) -> tuple[Float[Array, "B T D"], Float[Array, "V D"]]:
     """The final norm's output x_BTD and the head w_VD; logits are their product, soft-capped.
 
@@ -108,10 +117,49 @@ def features(
         parametrization: the one that the parameters were made and are trained under; its output
             multiplier is in x_BTD.
         pasts: of each block the keys and values of earlier tokens (model.caching); it adds to them.
+            Layers are then computed one by one.
+        arrangement: how layers are computed; with scan_layers, params are those of stack_layers.
     Raises: ValueError: the tokens are more than seq_len long, or the parametrization is unknown.
     """
-    model = _merge(cfg, params, kernels, parametrization)
-    return model.features(jnp.asarray(tokens_BT), pasts)
+    tokens_BT = jnp.asarray(tokens_BT)
+    if arrangement.in_layers:
+        factors = multipliers(cfg, parametrization)
+        return _in_layers(cfg, params, tokens_BT, kernels, factors, arrangement)
+    return _merge(cfg, params, kernels, parametrization).features(tokens_BT, pasts)
+
+
+def _in_layers(
+    cfg: ModelConfig,
+    params: Params,
+    tokens_BT: jax.Array,
+    kernels: Kernels,
+    factors: Multipliers,
+    arrangement: Arrangement,
+) -> tuple[jax.Array, jax.Array]:
+    """`features` by a function of one layer, which can be scanned, recomputed and sharded."""
+    one = dataclasses.replace(cfg, n_layers=1)
+    shell = {name: leaf for name, leaf in params.items() if name != "blocks"}
+
+    def model(layer: Params) -> Transformer:
+        return _merged(one, {**shell, "blocks": {"0": layer}}, kernels, factors)
+
+    def through(x_BTD: jax.Array, layer: Params) -> jax.Array:
+        return over_batch(model(layer).through(0, x_BTD), arrangement.mesh)
+
+    if arrangement.remat != "none":
+        # A scan keeps the compiler from merging the recomputed pass with the first by itself.
+        through = jax.checkpoint(
+            through, policy=POLICIES[arrangement.remat], prevent_cse=not arrangement.scan_layers
+        )
+    blocks = params["blocks"]
+    first = jax.tree.map(lambda leaf: leaf[0], blocks) if arrangement.scan_layers else blocks["0"]
+    x_BTD = over_batch(model(first).enter(tokens_BT), arrangement.mesh)
+    if arrangement.scan_layers:
+        x_BTD, _ = jax.lax.scan(lambda x, layer: (through(x, layer), None), x_BTD, blocks)
+    else:
+        for i in range(cfg.n_layers):
+            x_BTD = through(x_BTD, blocks[str(i)])
+    return model(first).leave(x_BTD)
 
 
 def stream(

@@ -3,8 +3,9 @@
 Every bundle computes the same values and gradients (by test); only the arrangement differs.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,8 @@ class Kernels(NamedTuple):
     embed: Callable[[jax.Array, jax.Array], jax.Array]
     token_losses: Callable[..., jax.Array]
     cross_entropy: Callable[..., jax.Array]
+    dtype: str | None = None
+    """Type of the activations; None for that of the parameters."""
 
 
 def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
@@ -239,6 +242,31 @@ CPU = Kernels(
 )
 
 
-def kernels_for(platform: str) -> Kernels:
-    """The fastest form for a jax platform name such as "cpu" or "gpu"."""
-    return CPU if platform == "cpu" else PLAIN
+def kernels_for(platform: str, dtype: str = "float32", mesh: Any = None) -> Kernels:
+    """The fastest form for a jax platform name such as "cpu" or "gpu".
+
+    Args:
+        dtype: of the activations; the parameters are float32.
+        mesh: a jax.sharding.Mesh that the model is spread over; None for one device.
+    """
+    if platform == "cpu" and dtype == "float32" and mesh is None:
+        return CPU
+    return _accelerated(platform, dtype, mesh)
+
+
+@functools.cache
+def _accelerated(platform: str, dtype: str, mesh: Any) -> Kernels:
+    from model.attention import attention_in_float32, fused_on_gpu, fused_on_tpu
+    from model.large import large_kernels
+
+    is_small = dtype == "float32" and mesh is None
+    attention = PLAIN.attention if is_small else attention_in_float32
+    if platform == "tpu":
+        attention = fused_on_tpu(attention, mesh)
+    elif platform in ("gpu", "cuda") and dtype != "float32":
+        attention = fused_on_gpu("cudnn", attention)
+    if not is_small:
+        return large_kernels(platform, dtype, attention, mesh)
+    if attention is PLAIN.attention:
+        return PLAIN
+    return PLAIN._replace(name=platform, attention=attention)

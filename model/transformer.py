@@ -38,7 +38,9 @@ def _rows(x: jax.Array) -> jax.Array:
 
 
 def _plus(bias: nnx.Param | None, y: jax.Array) -> jax.Array:
-    return y if bias is None else y + jnp.expand_dims(bias[...], range(y.ndim - 1))
+    if bias is None:
+        return y
+    return y + jnp.expand_dims(bias[...], range(y.ndim - 1)).astype(y.dtype)
 
 
 def _scaled(x: jax.Array, factor: float) -> jax.Array:
@@ -57,12 +59,14 @@ def rotate(x_BTHK: jax.Array, past: Past | None = None) -> jax.Array:
     _, seq_len, _, d_head = x_BTHK.shape
     frequencies = 10_000.0 ** (-np.arange(0, d_head, 2) / d_head)
     angles_TK = np.arange(past.capacity if past else seq_len)[:, None] * frequencies[None, :]
-    cos = jnp.asarray(np.cos(angles_TK)[None, :, None, :], x_BTHK.dtype)
-    sin = jnp.asarray(np.sin(angles_TK)[None, :, None, :], x_BTHK.dtype)
+    wide = jnp.float32 if x_BTHK.dtype == jnp.bfloat16 else x_BTHK.dtype
+    cos = jnp.asarray(np.cos(angles_TK)[None, :, None, :], wide)
+    sin = jnp.asarray(np.sin(angles_TK)[None, :, None, :], wide)
     if past:
         cos, sin = cos[0, past.places_BT], sin[0, past.places_BT]
-    a, b = jnp.split(x_BTHK, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    a, b = jnp.split(x_BTHK.astype(wide), 2, axis=-1)
+    turned_BTHK = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return turned_BTHK.astype(x_BTHK.dtype)
 
 
 class Norm(nnx.Module):
@@ -225,7 +229,7 @@ class Transformer(nnx.Module):
     def __init__(self, cfg: ModelConfig, kernels: Kernels, multipliers: Multipliers):
         self.cfg = cfg
         self.output_scale = multipliers.output
-        self.embed = kernels.embed
+        self.embed, self.dtype = kernels.embed, kernels.dtype
         self.token_embedding = _declare(cfg.vocab_size, cfg.d_model)
         if cfg.position == "learned":
             self.position_embedding = _declare(cfg.seq_len, cfg.d_model)
@@ -237,8 +241,8 @@ class Transformer(nnx.Module):
         if not cfg.tied_head:
             self.head = _declare(cfg.vocab_size, cfg.d_model)
 
-    def stream(self, tokens_BT: jax.Array, pasts: Sequence[Past] | None = None) -> list[jax.Array]:
-        """The residual stream x_BTD after each block.
+    def enter(self, tokens_BT: jax.Array, pasts: Sequence[Past] | None = None) -> jax.Array:
+        """The residual stream x_BTD before the first block.
 
         Args: pasts: of each block the keys and values of the tokens before, which it adds to.
         Raises: ValueError: the tokens are more than seq_len long.
@@ -250,11 +254,29 @@ class Transformer(nnx.Module):
         if self.cfg.position == "learned":
             positions = self.position_embedding[...]
             x_BTD = x_BTD + (positions[pasts[0].places_BT] if pasts else positions[None, :T])
-        stream = []
-        for i, block in enumerate(self.blocks):
-            x_BTD = _checked("block", self.cfg, block, x_BTD, *(pasts[i : i + 1] if pasts else ()))
+        return x_BTD if self.dtype is None else x_BTD.astype(self.dtype)
+
+    def through(self, layer: int, x_BTD: jax.Array, pasts: Sequence[Past] | None = None):
+        """The residual stream x_BTD after a block, from that before it."""
+        own = pasts[layer : layer + 1] if pasts else ()
+        return _checked("block", self.cfg, self.blocks[layer], x_BTD, *own)
+
+    def stream(self, tokens_BT: jax.Array, pasts: Sequence[Past] | None = None) -> list[jax.Array]:
+        """The residual stream x_BTD after each block.
+
+        Args: pasts: of each block the keys and values of the tokens before, which it adds to.
+        Raises: ValueError: the tokens are more than seq_len long.
+        """
+        x_BTD, stream = self.enter(tokens_BT, pasts), []
+        for layer in range(self.cfg.n_layers):
+            x_BTD = self.through(layer, x_BTD, pasts)
             stream.append(x_BTD)
         return stream
+
+    def leave(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`features` from the residual stream after the last block."""
+        head = self.token_embedding if self.cfg.tied_head else self.head
+        return _scaled(self.final_norm(x_BTD), self.output_scale), head[...]
 
     def features(
         self, tokens_BT: jax.Array, pasts: Sequence[Past] | None = None
@@ -265,9 +287,7 @@ class Transformer(nnx.Module):
 
         Raises: ValueError: the tokens are more than seq_len long.
         """
-        x_BTD = self.final_norm(self.stream(tokens_BT, pasts)[-1])
-        head = self.token_embedding if self.cfg.tied_head else self.head
-        return _scaled(x_BTD, self.output_scale), head[...]
+        return self.leave(self.stream(tokens_BT, pasts)[-1])
 
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
         """Logits_BTV of the token after each position."""

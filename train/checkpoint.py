@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,12 @@ from model.functional import Params, abstract_params, flatten, unflatten
 from train.config import RunSpec, from_json
 from train.records import RecordError, check_written, write_atomically
 from train.step import StepMetrics, TrainState
+
+Announce = Callable[..., None]
+"""Hears what is computed or written next, and its details."""
+
+Restore = Callable[[Path, dict[str, Any]], list[Any]]
+"""Gives the arrays in a state's folder, one for each of a dict's by name, in its order."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,19 +61,26 @@ def no_history(n_steps: int) -> np.ndarray:
 
 
 def save(
-    folder: Path, state: TrainState, step: int, history: np.ndarray, notes: dict[str, Any]
+    folder: Path,
+    state: TrainState,
+    step: int,
+    history: np.ndarray,
+    notes: dict[str, Any],
+    announce: Announce = lambda what, **details: None,
 ) -> None:
     """Write the state after `step` steps; the one before it is removed once this one stands.
 
     Args:
         history: float32 [fields of StepMetrics, at least step]; the first `step` are kept.
         notes: JSON values given back by `read`.
+        announce: hears where, before arrays that are spread over processes are written.
 
     Raises: OSError: the disk would not take it. The state before still stands.
     """
-    arrays = _by_name(state, history[:, :step])
+    arrays = arrays_by_name(state, history[:, :step])
     try:
-        _write(folder / f"state-{step}", arrays)
+        announce("write", path=str((folder / f"state-{step}").absolute()), step=step)
+        write_arrays(folder / f"state-{step}", arrays)
         header = {
             "format": FORMAT, "step": step, "arrays": _shapes(arrays), "notes": notes,
             "files": _file_digests(folder / f"state-{step}"),
@@ -89,7 +102,8 @@ def going_on(run_id: str, what: str, step: int) -> Iterator[None]:
         )  # fmt: skip
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write the arrays of a state's folder; of those that are spread, each process its part."""
     import orbax.checkpoint as ocp
 
     files = {f"{i:04d}": array for i, array in enumerate(arrays.values())}
@@ -148,8 +162,10 @@ def seal(header: dict[str, Any]) -> dict[str, Any]:
     return {**content, "digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def read(folder: Path, like: TrainState) -> Saved | None:
-    """The newest state in a folder, as numpy arrays in the structure of `like`; None if none.
+def read(folder: Path, like: TrainState, restore: Restore | None = None) -> Saved | None:
+    """The newest state in a folder, in the structure of `like`; None if none.
+
+    Args: restore: gives the arrays of a folder, one for each of `like` by name; numpy by default.
 
     Raises: CheckpointError: it is damaged, of another format, or no state of such a run.
     """
@@ -158,7 +174,7 @@ def read(folder: Path, like: TrainState) -> Saved | None:
         return None
     path = folder / f"state-{header['step']}"
     step, found = header["step"], header["arrays"]
-    expected = _by_name(like, no_history(step))
+    expected = arrays_by_name(like, no_history(step))
     if found != _shapes(expected):
         wanted = _shapes(expected)
         odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
@@ -170,20 +186,35 @@ def read(folder: Path, like: TrainState) -> Saved | None:
     written, there = header["files"], _file_digests(path)
     if odd := [name for name in {**written, **there} if written.get(name) != there.get(name)]:
         raise CheckpointError(f"{path / odd[0]} is not as it was written; remove {folder}")
-    *leaves, history = _restored(path, len(expected))
+    *leaves, history = (restore or restored_arrays)(path, expected)
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    return Saved(step, state, history, header["notes"])
+    return Saved(step, state, np.asarray(history), header["notes"])
 
 
-def _restored(path: Path, n_arrays: int) -> list[np.ndarray]:
+def restored_arrays(
+    path: Path, like: dict[str, Any], places: dict[str, Any] | None = None
+) -> list[Any]:
+    """The arrays of a state's folder, in the order of `like`, which has one by name for each.
+
+    Args: places: the jax.sharding of each array by its name; without, they come as numpy.
+    Raises: CheckpointError: a file is damaged.
+    """
     import orbax.checkpoint as ocp
 
-    names = [f"{i:04d}" for i in range(n_arrays)]
-    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    names = [f"{i:04d}" for i in range(len(like))]
+    wanted: list[Any] = [ocp.RestoreArgs(restore_type=np.ndarray)] * len(like)
+    if places is not None:
+        wanted = [
+            ocp.ArrayRestoreArgs(sharding=places[name], global_shape=leaf.shape)
+            for name, leaf in like.items()
+        ]
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            saved = checkpointer.restore(path.absolute(), restore_args=as_numpy)
-        return [np.asarray(saved[name]) for name in names]
+            saved = checkpointer.restore(
+                path.absolute(), restore_args=dict(zip(names, wanted, strict=True))
+            )
+        found = [saved[name] for name in names]
+        return found if places is not None else [np.asarray(array) for array in found]
     # Orbax and its storage layers raise nearly every type there is, each for some damage.
     except Exception as error:
         reason = str(error).split("\n")[0][:200] or type(error).__name__
@@ -192,13 +223,20 @@ def _restored(path: Path, n_arrays: int) -> list[np.ndarray]:
         ) from error
 
 
-def _by_name(state: TrainState, history: np.ndarray) -> dict[str, np.ndarray]:
+def arrays_by_name(state: TrainState, history: np.ndarray) -> dict[str, Any]:
+    """The arrays of a state's folder, in the order in which they are written."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    arrays = {jax.tree_util.keystr(path): _as_written(leaf) for path, leaf in leaves}
     return {**arrays, "history": history}
 
 
-def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+def _as_written(leaf: Any) -> Any:
+    """What is spread over devices stays there: each process writes its own part."""
+    is_spread = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+    return leaf if is_spread else np.asarray(leaf)
+
+
+def _shapes(arrays: dict[str, Any]) -> dict[str, list[Any]]:
     return {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
 
 

@@ -200,6 +200,8 @@ class EarlyStopping:
 class RunSpec:
     """One training run, completely. `batch_size` is in sequences of model.seq_len tokens.
 
+    `dtype`: of activations and products; weights, moments, norms, softmax, loss and all sums of
+    gradients are float32 either way.
     `ema_decay`: if given, the weights that are evaluated and saved are the exponential moving
     average of the trained ones with this decay a step (train.step). `z_loss`: coefficient of the
     mean square of log Z, added to the loss that is trained on (train.loss), not to the final one.
@@ -217,7 +219,7 @@ class RunSpec:
     batch_size: int = 8
     seed_init: int = 0
     seed_data: int = 0
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     parametrization: Literal["standard", "mup"] = "standard"
     ema_decay: float | None = None
     z_loss: float = 0.0
@@ -256,6 +258,11 @@ class RunSpec:
             self.parametrization == "standard" or not self.ideas,
             f"parametrization={self.parametrization} with {self.idea}: how width enters a part "
             "that is not ours is not known; use standard",
+        )
+        _require(
+            self.dtype == "float32" or not self.ideas,
+            f"dtype={self.dtype} with {self.idea}: a part that is not ours may mix types; use "
+            "float32",
         )
         used = self.schedule.warmup_steps + (self.schedule.decay_steps or 0)
         _require(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from model.arrangement import UNROLLED, Arrangement, over_batch
 from model.config import ModelConfig
 from model.functional import Params
 from model.kernels import Kernels
@@ -15,6 +16,7 @@ from train.data.batches import gather, n_windows, target_positions
 from train.data.corpora import TokenizedCorpus
 from train.loss import token_losses
 from train.parts import EVALUATION_TOKENS
+from train.sharding import shape_of, whole_everywhere
 
 WHOLE_SPLIT = "validation"
 MAX_POSITIONS = 128
@@ -58,11 +60,12 @@ def evaluate(
     documents: np.ndarray,
     kernels: Kernels,
     parametrization: str = "standard",
+    arrangement: Arrangement = UNROLLED,
 ) -> Evaluation:
     """Score a split in windows of seq_len, each token a target once.
 
     Args:
-        params: on the device that is to compute.
+        params: on the device that is to compute, or on the mesh of the arrangement.
         tokens: the split's tokens. documents: int64 start offsets of its documents.
     Raises: ValueError: the split is shorter than one window.
     """
@@ -72,12 +75,15 @@ def evaluate(
             f"the validation split has {len(tokens)} tokens, fewer than one window of "
             f"model.seq_len={cfg.seq_len} + 1; use a shorter seq_len or more text"
         )
-    per_batch = max(1, EVALUATION_TOKENS // cfg.seq_len)
+    n_parts = 1 if arrangement.mesh is None else shape_of(arrangement.mesh).n_batch_parts
+    per_batch = max(1, EVALUATION_TOKENS // cfg.seq_len // n_parts) * n_parts
     starts = range(0, n, per_batch)
     # The last batch repeats the last window to keep one compiled shape; the surplus is cut off.
     batches = [np.minimum(np.arange(s, s + per_batch), n - 1) for s in starts]
     pending = [
-        losses_of_windows(cfg, kernels, parametrization, params, gather(tokens, ids, cfg.seq_len))
+        losses_of_windows(
+            cfg, kernels, parametrization, params, gather(tokens, ids, cfg.seq_len), arrangement
+        )
         for ids in batches
     ]
     losses_WT = np.concatenate([np.asarray(x, np.float64) for x in pending])[:n]
@@ -158,9 +164,9 @@ def summarize(losses: np.ndarray, document_ids: np.ndarray) -> Evaluation:
     )
 
 
-losses_of_windows = functools.partial(jax.jit, static_argnums=(0, 1, 2))(
-    lambda cfg, kernels, parametrization, params, windows: token_losses(
-        cfg, params, windows, kernels, parametrization
-    )
-)
-"""Nats of every target token of windows, compiled once a shape: float32 [windows, seq_len]."""
+@functools.partial(jax.jit, static_argnames=("cfg", "kernels", "parametrization", "arrangement"))
+def losses_of_windows(cfg, kernels, parametrization, params, windows, arrangement=UNROLLED):
+    """Nats of every target token of windows, compiled once a shape: float32 [windows, seq_len]."""
+    windows = over_batch(windows, arrangement.mesh)
+    losses = token_losses(cfg, params, windows, kernels, parametrization, arrangement)
+    return whole_everywhere(losses, arrangement.mesh)

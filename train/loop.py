@@ -7,14 +7,14 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from model import custom
 from model.accounting import train_flops_per_token
+from model.arrangement import Arrangement
 from model.config import ModelConfig
 from model.functional import Params
-from model.kernels import Kernels, kernels_for
+from model.kernels import Kernels
 from train import branching, checkpoint, lease, noise, records, stopping
 from train.config import RunSpec, canonical_json
 from train.curve import extend, mean_of_tail
@@ -25,10 +25,9 @@ from train.inputs import STEPS_PER_DISPATCH, Windows, next_inputs, training_wind
 from train.jobs import Progress
 from train.lease import Lost, Unavailable
 from train.optimizer import Hyperparameters, hyperparameters
-from train.parts import microbatches
+from train.placement import Placement, as_placement
 from train.records import Attempt
 from train.row import describe_evaluation, describe_noise, describe_spec
-from train.runtime import describe
 from train.start import Logged, begin, notes, save_checkpoint
 from train.step import StepMetrics, TrainState, train_steps
 
@@ -52,6 +51,7 @@ class Dispatch(NamedTuple):
     ema_rate_K: np.ndarray | None
     z_loss: np.float32 | None
     loss: str | None
+    arrangement: Arrangement
 
 
 Run = Generator[Dispatch, tuple[TrainState, StepMetrics], dict[str, Any]]
@@ -62,10 +62,12 @@ def train(
     spec: RunSpec, corpus: TokenizedCorpus, store: Path, *, device: Any, **options: Any
 ) -> dict[str, Any]:
     """Train a spec and commit its record, alone on a device. Options are those of `run`."""
-    under_way = run(spec, corpus, store, device=device, **options)
+    placement = as_placement(device)
+    under_way = run(spec, corpus, store, device=placement, **options)
     try:
         dispatch = next(under_way)
         while True:
+            placement.announce("steps", n_valid=int(dispatch.n_valid))
             dispatch = under_way.send(train_steps(*dispatch))
     except StopIteration as finished:
         return finished.value
@@ -93,7 +95,7 @@ def run(
     store.
 
     Args:
-        device: a jax.Device.
+        device: a jax.Device, or a placement (train.placement).
         n_rows: in how many rows whoever drives the run computes (train.rows); for the record.
         branch_steps, trunk, retry_of: of train.jobs.Job. The first two cost or save steps, the last
             is for the record; none changes a bit.
@@ -114,8 +116,8 @@ def run(
         with lease.held(attempt) as is_lost:
             try:
                 yield from _attempt(
-                    spec, corpus, store, attempt, windows, device, on_progress, should_stop,
-                    is_lost, checkpoint_every_s, n_rows, branch_steps, trunk, retry_of,
+                    spec, corpus, store, attempt, windows, as_placement(device), on_progress,
+                    should_stop, is_lost, checkpoint_every_s, n_rows, branch_steps, trunk, retry_of,
                 )  # fmt: skip
             except Lost:
                 records.clean_up(store, spec.run_id)
@@ -136,7 +138,7 @@ def _attempt(
     store: Path,
     attempt: Attempt,
     windows: Windows,
-    device: Any,
+    placement: Placement,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool],
     is_lost: Callable[[], bool],
@@ -147,13 +149,14 @@ def _attempt(
     retry_of: str | None,
 ) -> Generator[Dispatch, tuple[TrainState, StepMetrics], None]:
     """An attempt at a run from its start to the commit; arguments as of `run`."""
-    kernels = kernels_for(device.platform)
-    runtime = describe(device, kernels.name, n_rows)
+    kernels = placement.kernels(spec)
+    runtime = placement.describe(kernels.name, n_rows)
     started = saved_at = time.monotonic()
     step, state, logged, best, history, in_flight, origin = begin(
-        spec, trunk, store, attempt, runtime
+        spec, trunk, store, attempt, runtime, placement
     )
-    state = jax.device_put(state, device)
+    placement.announce("put", step=step)
+    state = placement.put(state)
     seconds_compile, diverged_step, stopped_step = 0.0, None, None
 
     while stopped_step is None and (step < spec.n_steps or in_flight is not None):
@@ -162,7 +165,7 @@ def _attempt(
         dispatched = None
         if step < spec.n_steps:
             n_valid = _n_steps_until_cut(spec, branch_steps, step)
-            dispatch = next_dispatch(spec, corpus, windows, device.platform, state, step, n_valid)
+            dispatch = next_dispatch(spec, corpus, windows, placement, state, step, n_valid)
             state, metrics = yield dispatch
             dispatched = (metrics, dispatch.lr_K, n_valid)
             step += n_valid
@@ -180,7 +183,7 @@ def _attempt(
             continue
         if is_looking:
             looks, best = stopping.look(
-                spec, corpus, attempt, kernels, state.result, step, logged.looks, best
+                spec, corpus, attempt, placement, state.result, step, logged.looks, best
             )
             logged = dataclasses.replace(logged, looks=looks)
             if stopping.is_over(spec, looks) and step < spec.n_steps:
@@ -194,13 +197,14 @@ def _attempt(
             break
         if lease.is_fenced(attempt):
             raise Lost(spec.run_id)
-        kept = (state, step, history, notes(logged, origin, runtime))
+        placement.announce("keep")
+        kept = (placement.canonical(state), step, history, notes(logged, origin, runtime))
         if is_branching:
             with checkpoint.going_on(spec.run_id, "branch point", step):
                 branching.save_point(store, spec.run_id, *kept)
         if is_cut and stopped_step is None:
             with checkpoint.going_on(spec.run_id, "checkpoint", step):
-                save_checkpoint(attempt, *kept, best)
+                save_checkpoint(attempt, *kept, best, placement.announce)
             saved_at = time.monotonic()
             if is_lost():
                 raise Lost(spec.run_id)
@@ -209,15 +213,18 @@ def _attempt(
 
     result, evaluation, raw = state.result, None, None
     if diverged_step is None:
-        result = result if best is None else jax.device_put(best, device)
-        evaluation = _evaluate(spec, result, corpus, kernels)
+        result = result if best is None else placement.put(best)
+        placement.announce("score", is_result=True)
+        evaluation = score(spec, result, corpus, placement)
         if state.ema is not None and best is None:
-            raw = _evaluate(spec, state.params, corpus, kernels)
+            placement.announce("score", is_result=False)
+            raw = score(spec, state.params, corpus, placement)
         if not math.isfinite(evaluation.loss_nats):
             evaluation, raw, diverged_step = None, None, step
     # One entry only: safetensors writes several in an arbitrary order, and equal runs would differ.
     metadata = {"spec": canonical_json(spec.identity())}
-    checkpoint.save_weights(attempt.weights, result, metadata)
+    placement.announce("gather")
+    checkpoint.save_weights(attempt.weights, placement.on_host(result), metadata)
     if evaluation is not None:
         of_step = step if best is None else logged.looks.best_step
         about = {"run_id": spec.run_id, "attempt": attempt.number, "step": of_step}
@@ -229,7 +236,7 @@ def _attempt(
         **branching.describe_parent(spec, origin.parent, n_steps),
         **describe_evaluation(evaluation, corpus),
         "loss_nats_raw": raw and raw.loss_nats,
-        **describe_noise(logged.noise, spec, microbatches_of(spec, device.platform)),
+        **describe_noise(logged.noise, spec, placement.n_microbatches(spec)),
         **dataclasses.asdict(runtime),
         "attempt": attempt.number,
         "status": "finished" if diverged_step is None else "diverged",
@@ -249,16 +256,11 @@ def _attempt(
     records.clean_up(store, spec.run_id)
 
 
-def microbatches_of(spec: RunSpec, platform: str) -> int:
-    """Parts that a spec's batches are cut into on a platform."""
-    return microbatches(spec.model.seq_len, spec.batch_size, platform)
-
-
 def next_dispatch(
     spec: RunSpec,
     corpus: TokenizedCorpus,
     windows: Windows,
-    platform: str,
+    placement: Placement,
     state: TrainState,
     step: int,
     n_valid: int,
@@ -266,9 +268,9 @@ def next_dispatch(
     """What a run asks for after `step` steps: the next `n_valid` ones."""
     batches, rates, ema_rates, z_loss = next_inputs(spec, corpus, windows, step)
     return Dispatch(
-        spec.model, kernels_for(platform), spec.parametrization, microbatches_of(spec, platform),
-        state, batches, rates, np.int32(n_valid), hyperparameters(spec.optimizer),
-        ema_rates, z_loss, spec.loss,
+        spec.model, placement.kernels(spec), spec.parametrization, placement.n_microbatches(spec),
+        state, placement.put_batches(batches), rates, np.int32(n_valid),
+        hyperparameters(spec.optimizer), ema_rates, z_loss, spec.loss, placement.arrangement,
     )  # fmt: skip
 
 
@@ -325,11 +327,15 @@ def _log(
     return dataclasses.replace(logged, curve=curve, noise=sums), diverged_step
 
 
-def _evaluate(
-    spec: RunSpec, params: Params, corpus: TokenizedCorpus, kernels: Kernels
+def score(
+    spec: RunSpec, params: Params, corpus: TokenizedCorpus, placement: Placement
 ) -> Evaluation:
+    """The loss of weights on the whole validation split."""
     tokens, documents = corpus.validation_tokens, corpus.validation_documents
-    return evaluate(spec.model, params, tokens, documents, kernels, spec.parametrization)
+    return evaluate(
+        spec.model, params, tokens, documents, placement.kernels(spec), spec.parametrization,
+        placement.arrangement,
+    )  # fmt: skip
 
 
 def _final_train_loss(attempt: records.Attempt, logged: Logged, stopped_step: int | None) -> float:

@@ -13,6 +13,7 @@ from train.config import RunSpec
 from train.data.corpora import TokenizedCorpus
 from train.inputs import STEPS_PER_DISPATCH, training_windows
 from train.loop import Dispatch, next_dispatch
+from train.placement import as_placement
 from train.records import write_atomically
 from train.rows import compute
 from train.start import fresh_state
@@ -78,7 +79,7 @@ def tokens_per_s(spec: RunSpec, device: Any, n_rows: int, corpus: TokenizedCorpu
 def _opening(spec: RunSpec, device: Any, corpus: TokenizedCorpus) -> Dispatch:
     windows = training_windows(spec, corpus)
     state = jax.device_put(fresh_state(spec), device)
-    return next_dispatch(spec, corpus, windows, device.platform, state, 0, STEPS_PER_DISPATCH)
+    return next_dispatch(spec, corpus, windows, as_placement(device), state, 0, STEPS_PER_DISPATCH)
 
 
 def _after(dispatches: list[Dispatch]) -> list[Dispatch]:

@@ -48,14 +48,26 @@ def configure(cache_dir: Path) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    if find_spec("libtpu") and not has_accelerator():
+        # A TPU's compiler without a TPU: jax would look for one for seconds, and complain.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def has_accelerator() -> bool:
-    """Whether jax would look for anything but a CPU, told without importing it."""
+    """Whether jax would look for anything but a CPU and find it, told without importing it.
+
+    libtpu alone says nothing: it may be there to compile only (train.aot).
+    """
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms != "cpu"
-    plugins = entry_points(group="jax_plugins")
-    return bool(plugins) or any(find_spec(name) for name in ("jax_plugins", "libtpu"))
+    if entry_points(group="jax_plugins") or find_spec("jax_plugins"):
+        return True
+    return bool(find_spec("libtpu")) and has_tpu_chips()
+
+
+def has_tpu_chips(dev: Path = Path("/dev")) -> bool:
+    """Whether this machine has device files as a TPU's driver makes them."""
+    return any(dev.glob("accel*")) or any(dev.glob("vfio/[0-9]*"))
 
 
 def confine_to_one_core() -> None:

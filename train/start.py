@@ -17,6 +17,7 @@ from train.config import RunSpec
 from train.curve import Curve, is_logged
 from train.noise import NoiseSums
 from train.optimizer import hyperparameters, init_moments
+from train.placement import Placement
 from train.records import RecordError
 from train.runtime import Runtime
 from train.schedule import learning_rates
@@ -78,14 +79,15 @@ def begin(
     store: Path,
     attempt: records.Attempt,
     runtime: Runtime,
+    placement: Placement,
 ) -> Start:
     """Where this attempt begins; of a resumed run, the curve up to there is copied to it.
 
     What is damaged or of another format is passed over with a warning.
     """
     fresh = fresh_state(spec)
-    if found := _newest_checkpoint(store, spec, fresh):
-        return _resume(spec, *found, attempt, runtime)
+    if found := _newest_checkpoint(store, spec, fresh, placement.restore):
+        return _resume(spec, *found, attempt, runtime, placement.announce)
     mode = {key: getattr(runtime, key) for key in _EXACT}
     if trunk is not None and (point := branching.find_point(store, trunk, spec, fresh, mode)):
         return _branch(spec, *point)
@@ -108,16 +110,19 @@ def save_checkpoint(
     history: np.ndarray,
     kept: dict[str, Any],
     best: Params | None,
+    announce: checkpoint.Announce,
 ) -> None:
     """Write a checkpoint, with the best weights it speaks of, and what its attempt wrote by then.
 
-    Args: kept: notes of the state (notes).
+    Args: kept: notes of the state (notes). announce: as of checkpoint.save.
     """
     looks = Looks(**kept["looks"])
     stopping.save_best(attempt, looks, best)
     names = ["curve.jsonl", "evaluations.jsonl", stopping.best_file(looks)]
     files = integrity.digests(attempt.directory, names)
-    checkpoint.save(attempt.checkpoint_dir, state, step, history, {**kept, "files": files})
+    checkpoint.save(
+        attempt.checkpoint_dir, state, step, history, {**kept, "files": files}, announce
+    )
     stopping.remove_others(attempt, looks)
 
 
@@ -131,12 +136,12 @@ def _check_files(attempt: records.Attempt, saved: Saved) -> None:
 
 
 def _newest_checkpoint(
-    store: Path, spec: RunSpec, like: TrainState
+    store: Path, spec: RunSpec, like: TrainState, restore: checkpoint.Restore | None
 ) -> tuple[records.Attempt, Saved, Params | None] | None:
     """The newest good checkpoint of a run, and the best weights that it speaks of."""
     for attempt in reversed(records.attempts(store, spec.run_id)):
         try:
-            saved = checkpoint.read(attempt.checkpoint_dir, like)
+            saved = checkpoint.read(attempt.checkpoint_dir, like, restore)
             if saved is not None:
                 _check_files(attempt, saved)
                 _check_curve(spec, attempt, saved.step)
@@ -163,6 +168,7 @@ def _resume(
     best: Params | None,
     attempt: records.Attempt,
     runtime: Runtime,
+    announce: checkpoint.Announce,
 ) -> Start:
     kept = saved.notes
     points = [p for p in records.read_points(predecessor) if p["step"] <= saved.step]
@@ -172,7 +178,7 @@ def _resume(
     records.add_evaluations(attempt, [{**r, "attempt": attempt.number} for r in rows])
     looks = Looks(**kept["looks"])
     with checkpoint.going_on(spec.run_id, "checkpoint", saved.step):
-        save_checkpoint(attempt, saved.state, saved.step, saved.history, kept, best)
+        save_checkpoint(attempt, saved.state, saved.step, saved.history, kept, best, announce)
     is_same = all(kept[key] == getattr(runtime, key) for key in _EXACT)
     # Another device may cut batches into other parts, whose norms cannot be added to these.
     sums = {k: tuple(v) for k, v in kept["noise"].items()} if is_same else {}

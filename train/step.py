@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from model.arrangement import UNROLLED, Arrangement, over_batch
 from model.config import ModelConfig
 from model.functional import Params
 from model.kernels import Kernels
 from train.loss import mean_loss
 from train.optimizer import Hyperparameters, apply_updates, direction
+from train.sharding import kept_in_place, whole_everywhere
 
 
 class TrainState(NamedTuple):
@@ -47,7 +49,14 @@ class StepMetrics(NamedTuple):
 
 @functools.partial(
     jax.jit,
-    static_argnames=("cfg", "kernels", "parametrization", "n_microbatches", "loss"),
+    static_argnames=(
+        "cfg",
+        "kernels",
+        "parametrization",
+        "n_microbatches",
+        "loss",
+        "arrangement",
+    ),
     donate_argnames="state",
 )
 def train_steps(
@@ -63,6 +72,7 @@ def train_steps(
     ema_rate_K: jax.Array | None = None,
     z_loss: jax.Array | None = None,
     loss: str | None = None,
+    arrangement: Arrangement = UNROLLED,
 ) -> tuple[TrainState, StepMetrics]:
     """Take the first `n_valid` of K optimizer steps; metrics past `n_valid` stay zero.
 
@@ -75,7 +85,10 @@ def train_steps(
         ema_rate_K: float32, share of the new weights in the average, if the state has one.
         z_loss: float32 coefficient of mean_loss; None for no such term.
         loss: reference of a user's own loss, for mean_loss.
+        arrangement: how layers are computed and on which mesh the state lies; with scan_layers, the
+            state is one of model.arrangement.stack_layers.
     """
+    mesh = arrangement.mesh
     zeros = jnp.zeros(lr_K.shape, jnp.float32)
     z = 0.0 if z_loss is None else z_loss
 
@@ -83,9 +96,9 @@ def train_steps(
         state, metrics = carry
         value, grads, square = _gradients(
             lambda params, part: mean_loss(
-                cfg, params, part, kernels, z, parametrization, loss
+                cfg, params, part, kernels, z, parametrization, loss, arrangement
             ),
-            n_microbatches, state.params, windows_KBT1[k],
+            n_microbatches, state.params, windows_KBT1[k], mesh,
         )  # fmt: skip
         # optax raises a traced decay to an integer count, which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
@@ -100,22 +113,26 @@ def train_steps(
             ema = jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
         values = StepMetrics(value, optax.tree.norm(grads), square)
         metrics = jax.tree.map(lambda column, value: column.at[k].set(value), metrics, values)
-        return TrainState(params, moments, ema), metrics
+        return kept_in_place(TrainState(params, moments, ema), mesh), metrics
 
-    return jax.lax.fori_loop(0, n_valid, body, (state, StepMetrics(zeros, zeros, zeros)))
+    state, metrics = jax.lax.fori_loop(0, n_valid, body, (state, StepMetrics(zeros, zeros, zeros)))
+    return state, jax.tree.map(lambda column: whole_everywhere(column, mesh), metrics)
 
 
-def _gradients(loss_of, n_microbatches, params, windows_BT1):
+def _gradients(loss_of, n_microbatches, params, windows_BT1, mesh):
     """Mean loss and gradients over microbatches, and the mean of their squared norms."""
     value_and_grad = jax.value_and_grad(loss_of)
     if n_microbatches == 1:
         loss, grads = value_and_grad(params, windows_BT1)
+        grads = kept_in_place(grads, mesh)
         return loss, grads, optax.tree.norm(grads, squared=True)
     parts = windows_BT1.reshape(n_microbatches, -1, windows_BT1.shape[-1])
+    parts = over_batch(parts, mesh, axis=1)
 
     def accumulate(carry, part):
         total, square = carry
         value, grads = value_and_grad(params, part)
+        grads = kept_in_place(grads, mesh)
         square = square + optax.tree.norm(grads, squared=True)
         return (jax.tree.map(jnp.add, total, (value, grads)), square), None
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from model.config import ModelConfig
 from model.functional import Params
-from model.kernels import Kernels
 from train.checkpoint import load_weights, save_weights
 from train.config import EarlyStopping, RunSpec, SpecError
 from train.data.corpora import TokenizedCorpus
 from train.evaluate import WHOLE_SPLIT, evaluate, evaluation_row
+from train.placement import Placement
 from train.records import Attempt, add_evaluations
 
 
@@ -65,7 +65,7 @@ def look(
     spec: RunSpec,
     corpus: TokenizedCorpus,
     attempt: Attempt,
-    kernels: Kernels,
+    placement: Placement,
     params: Params,
     step: int,
     looks: Looks,
@@ -74,11 +74,14 @@ def look(
     """Score the weights after `step` steps and record it; returns the best ones so far."""
     assert spec.early_stopping is not None
     tokens, documents, split = looked_at(spec.early_stopping, corpus)
-    found = evaluate(spec.model, params, tokens, documents, kernels, spec.parametrization)
+    found = evaluate(
+        spec.model, params, tokens, documents, placement.kernels(spec), spec.parametrization,
+        placement.arrangement,
+    )  # fmt: skip
     about = {"run_id": spec.run_id, "attempt": attempt.number, "step": step, "is_result": False}
     add_evaluations(attempt, [evaluation_row(found, corpus, split, **about)])
     looks = count(looks, step, found.loss_nats)
-    return looks, _copied(params) if looks.best_step == step else best
+    return looks, _copied(placement.on_host(params)) if looks.best_step == step else best
 
 
 def looked_at(rule: EarlyStopping, corpus: TokenizedCorpus) -> tuple[np.ndarray, np.ndarray, str]:

@@ -36,7 +36,7 @@ def stepper(spec: RunSpec, device: Any) -> Callable[[], None]:
     shape = (STEPS_PER_DISPATCH, spec.batch_size, spec.model.seq_len + 1)
     windows = np.random.default_rng(0).integers(0, spec.model.vocab_size, shape, np.int32)
     rates = np.full(STEPS_PER_DISPATCH, 1e-4, np.float32)
-    kernels = kernels_for(device.platform)
+    kernels = kernels_for(device.platform, spec.dtype)
     parts = microbatches(spec.model.seq_len, spec.batch_size, device.platform)
 
     def step() -> None:

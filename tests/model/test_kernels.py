@@ -157,7 +157,11 @@ def test_the_whole_model_is_equal_inside_jit_and_scan(tiny, options):
 
 def test_the_platform_decides():
     assert kernels_for("cpu") is CPU
-    assert kernels_for("gpu") is kernels_for("tpu") is PLAIN
+    assert kernels_for("gpu") is PLAIN
+    assert kernels_for("tpu")._replace(name="plain", attention=PLAIN.attention) == PLAIN
+    assert kernels_for("gpu", "bfloat16").dtype == "bfloat16"
+    # The same object again, or every dispatch of a run would compile.
+    assert kernels_for("gpu", "bfloat16") is kernels_for("gpu", "bfloat16")
 
 
 def test_no_float64_appears_even_where_it_is_allowed(tiny):

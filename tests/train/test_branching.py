@@ -179,7 +179,7 @@ def test_a_trunk_cut_off_leaves_the_same_points(trunk, branches, trained, run, t
 
 def read_state(path):
     header = json.loads(path.read_text())
-    arrays = checkpoint._restored(path.parent / f"state-{header['step']}", len(header["arrays"]))
+    arrays = checkpoint.restored_arrays(path.parent / f"state-{header['step']}", header["arrays"])
     return header, arrays
 
 

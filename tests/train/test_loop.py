@@ -9,7 +9,7 @@ import same_run
 from same_run import Killed, kill_at, result_of, stop_after
 
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
-from train import inputs, loop, records
+from train import inputs, loop, placement, records
 from train.checkpoint import read_spec
 from train.columns import CURVE_COLUMNS, RUN_COLUMNS
 from train.config import Budget, OptimizerConfig, ScheduleConfig, SpecError
@@ -162,9 +162,9 @@ def test_a_batch_in_one_part_has_no_noise_scale(undisturbed):
 def test_resumed_under_another_mode_is_said(make_spec, run, monkeypatch):
     with pytest.raises(Interrupted):
         run(make_spec(N_STEPS), should_stop=stop_after(1))
-    describe = loop.describe
+    describe = placement.describe
     monkeypatch.setattr(
-        loop, "describe", lambda *a: dataclasses.replace(describe(*a), mode="another pool")
+        placement, "describe", lambda *a: dataclasses.replace(describe(*a), mode="another pool")
     )
     row = run(make_spec(N_STEPS))
     assert row["resumed_from_step"] > 0 and row["is_exact"] is False
@@ -273,3 +273,11 @@ def test_a_budget_in_flops_trains_the_same_run(make_spec, run, undisturbed):
     row = run(make_spec(budget=Budget(flops=flops)))
     assert row["run_id"] == undisturbed[0]["run_id"]
     assert row["loss_nats"] == undisturbed[0]["loss_nats"]
+
+
+def test_bfloat16_is_another_run_with_nearly_the_same_loss(make_spec, run, undisturbed):
+    half = run(make_spec(N_STEPS, dtype="bfloat16"))
+    assert half["run_id"] != undisturbed[0]["run_id"]
+    assert half["loss_nats"] == pytest.approx(undisturbed[0]["loss_nats"], rel=0.01)
+    assert half["loss_nats"] != undisturbed[0]["loss_nats"]
+    assert "kernels=cpu-large-bfloat16" in half["mode"]

@@ -11,7 +11,7 @@ import same_run
 from same_run import stop_after
 
 from model.functional import init_params
-from train import checkpoint, loop, records
+from train import checkpoint, placement, records
 from train.config import OptimizerConfig, ScheduleConfig
 from train.loop import Interrupted, train
 from train.optimizer import hyperparameters, init_moments
@@ -113,9 +113,9 @@ def test_once_under_another_mode_a_run_stays_inexact(adamw, corpus, tmp_path, mo
     """The second attempt under the new mode resumes its own checkpoint, but not its own steps."""
     store = tmp_path / "runs"
     cut_off(adamw, corpus, store, 0)
-    describe = loop.describe
+    describe = placement.describe
     monkeypatch.setattr(
-        loop, "describe", lambda *a: dataclasses.replace(describe(*a), mode="another pool")
+        placement, "describe", lambda *a: dataclasses.replace(describe(*a), mode="another pool")
     )
     cut_off(adamw, corpus, store, 0)
     row = train(adamw, corpus, store, device=jax.devices()[0])

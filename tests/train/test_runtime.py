@@ -72,3 +72,43 @@ def test_commit_is_unknown_outside_a_checkout(tmp_path, monkeypatch):
     assert runtime.git_commit() == "unknown"
     (tmp_path / ".git").mkdir()
     assert runtime.git_commit() == "unknown"
+
+
+def test_a_tpus_compiler_without_a_tpu_is_no_accelerator(tmp_path, monkeypatch):
+    """libtpu may be installed to compile ahead of time only; runs stay on the CPU."""
+    found = runtime.find_spec
+
+    def with_libtpu(name):
+        return None if name == "jax_plugins" else name == "libtpu" or found(name)
+
+    monkeypatch.setattr(runtime, "find_spec", with_libtpu)
+    monkeypatch.setattr(runtime, "entry_points", lambda group: ())
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(runtime, "has_tpu_chips", lambda: False)
+    assert not runtime.has_accelerator()
+    monkeypatch.setattr(runtime, "has_tpu_chips", lambda: True)
+    assert runtime.has_accelerator()
+
+
+def test_chips_are_told_by_their_device_files(tmp_path):
+    from train.runtime import has_tpu_chips
+
+    assert not has_tpu_chips(tmp_path)
+    (tmp_path / "accel0").touch()
+    assert has_tpu_chips(tmp_path)
+
+
+def test_runs_stay_on_the_cpu_beside_a_tpus_compiler(tmp_path):
+    (tmp_path / "libtpu").mkdir()
+    (tmp_path / "libtpu" / "__init__.py").touch()
+    code = (
+        "import os; from pathlib import Path; from train import runtime;"
+        "runtime.has_tpu_chips = lambda: False; runtime.entry_points = lambda group: ();"
+        "runtime.configure(Path('cache-folder')); print(os.environ['JAX_PLATFORMS'])"
+    )
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**inherited, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.strip() == "cpu", done.stderr
