@@ -7,7 +7,7 @@ trunks are the constant-rate runs of `kaplan_2020`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from analysis.load import Sweep
 from experiments.grid import Setting, Staircase, isoflop, with_seeds
@@ -17,8 +17,8 @@ from experiments.quickstart import STAIRCASES
 from experiments.recipe import Recipe, Size
 from train.config import ScheduleConfig, to_json
 
-if TYPE_CHECKING:
-    import pandas as pd
+Frame = Any
+"""A pandas table, whose stubs take a choice of rows for a dozen types."""
 
 Scale = Literal["laptop", "smoke", "gpu", "pod"]
 
@@ -222,8 +222,9 @@ def plan_of_parts(
     )
 
 
-def part_of(plan: Plan, sweep: Sweep, *parts: str) -> "pd.DataFrame":
+def part_of(plan: Plan, sweep: Sweep, *parts: str) -> Frame:
     """The runs of some parts, in the order of the plan; a trunk's end is a run like any other."""
     ids = {run_id for part in parts for run_id in plan.options["parts"][part]}
-    runs = sweep.runs[sweep.runs["run_id"].isin(ids)]
+    every: Frame = sweep.runs
+    runs = every[every["run_id"].isin(ids)]
     return runs.assign(role=runs["role"].replace("trunk", "grid"))

@@ -1,4 +1,4 @@
-"""Porian et al. 2024 on runs of one's own: from Kaplan's exponent to Chinchilla's, a step at a time.
+"""Porian et al. 2024 on runs of one's own: from Kaplan's exponent to Chinchilla's, step by step.
 
 Question: which of Kaplan's choices move the exponent of compute-optimal size, and by how much: the
     count of the last layer, the warm-up, the decay, the tuning? And how much of it is counting

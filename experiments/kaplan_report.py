@@ -1,0 +1,331 @@
+"""The ending of `kaplan_2020`: every law of the paper beside what it printed."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis import published
+from analysis.fit import Fit, fit
+from analysis.frontier.critical_batch import Curve, smoothed
+from analysis.intervals.uncertainty import percentile_interval
+from analysis.laws import KaplanND, KaplanNS, PowerLaw
+from analysis.load import Points, Sweep, points_from_columns
+from analysis.positions import fit_position
+from analysis.tables import Row, number
+from experiments import critical_batch, critical_report, paper_laws
+from experiments.ending import Ending
+from experiments.kaplan_2020 import BATCH
+from experiments.paper_laws import exponent, parameter, with_interval
+from experiments.papers import Frame, part_of
+from experiments.plan import Plan
+
+if TYPE_CHECKING:
+    from analysis.figures.critical_batch import SizeFound
+    from analysis.figures.inputs import FigureInputs
+    from analysis.figures.shapes import Shape
+
+FIGURES = (
+    "kaplan_panels", "learning_curves", "data_and_steps", "embeddings", "min_compute",
+    "off_optimal", "position",
+)  # fmt: skip
+COUNTS = {"total": "with embeddings", "non_embedding": "without embeddings"}
+AFTER_WARMUP = 3.0
+"""Times the warm-up from which a curve counts for L(D)."""
+SHAPES_CAPTION = (
+    "Excess loss of models of nearly one N. Left: by width over depth. Right: by the width of a "
+    "head, at one depth and width. Dashes are single seeds."
+)
+
+
+def conclude(plan: Plan, sweep: Sweep) -> Ending:
+    """L(N), L(D), L(C), L(N, D), L(N, S), B_crit, C_min, allocation, shape, counts, position."""
+    from analysis.figures.critical_batch import critical_figure
+    from analysis.figures.shapes import shapes_figure
+
+    runs = part_of(plan, sweep, "trunks", "ends", "more_seeds")
+    batches = by_batch(plan, sweep)
+    inputs = paper_laws.figure_inputs(plan, sweep, runs, "constant rate")
+    inputs = replace(inputs, critical=batches[-1].law if batches else None)
+    laws = single_laws(plan, sweep, runs)
+    both = {
+        "L(N, D)": paper_laws.surface(paper_laws.settled(runs, "non_embedding"), KaplanND()),
+        "L(N, S)": fit(
+            KaplanNS(), _curve_points(inputs), paper_laws.OBJECTIVE,
+            n_bootstrap=paper_laws.N_BOOTSTRAP,
+        ),
+    }  # fmt: skip
+    found_shapes = shapes(part_of(plan, sweep, "shapes"), laws["L(N), without embeddings"])
+    powers = allocation(inputs)
+    tables: dict[str, Sequence[Row]] = {
+        "Laws of one variable (90% intervals)": _single_rows(laws, inputs),
+        "L(N, D) and L(N, S), N without embeddings": _joint_rows(both),
+        **critical_report.tables_of(batches),
+        "Optimal allocation at a constant rate": powers["rows"],
+        "Shape at nearly one N": _shape_rows(found_shapes),
+        "N with and without embeddings": _count_rows(inputs, laws),
+        "Loss by position, L(t) = E + A / t^alpha": _position_rows(inputs),
+    }
+    figures, absent = paper_laws.drawn(inputs, FIGURES)
+    if batches:
+        figures["critical_batch"] = (
+            critical_figure(plan.name, batches), critical_report.CAPTION
+        )  # fmt: skip
+    d_head = int(runs["d_head"].iloc[0])
+    figures["shapes"] = (shapes_figure(plan.name, found_shapes, d_head), SHAPES_CAPTION)
+    named = {
+        **paper_laws.spent(paper_laws.trained(sweep)),
+        **_named(laws, both, batches, powers, found_shapes, inputs),
+    }
+    summary = [
+        ("alpha_N of L(N), no embeddings", named["alpha_n"], "0.076"),
+        ("alpha_D of L(N, D)", named["alpha_d_joint"], "0.103"),
+        ("alpha_C of L(C), naive", named["alpha_c"], "0.057"),
+        ("a of N\\* ~ C^a, 6ND without embeddings, constant rate", named["a_minima"], "0.73"),
+        ("1/alpha_B of B_crit", named["inverse_alpha_b"], "4.8"),
+        ("spread of loss over shapes of one N", named["shape_spread"], "a few %"),
+    ]
+    sentences = (
+        f"{plan.name}: plan {plan.hash}, {named['n_runs']} runs, {named['n_diverged']} diverged",
+        *absent,
+    )
+    return Ending(tables, sentences, paper_laws.told(named, tables, summary), figures)
+
+
+def by_batch(plan: Plan, sweep: Sweep) -> "list[SizeFound]":
+    """The batch sweep, with the rates that it asked for: all runs that are of no other part."""
+    others = {i for part, ids in plan.options["parts"].items() if part != BATCH for i in ids}
+    runs: Frame = sweep.runs
+    rows = runs[~runs["run_id"].isin(others)].to_dict("records")
+    points = critical_report.points_of(sweep.curves)
+    return critical_report.by_size(rows, points, critical_batch.Options().n_targets)
+
+
+def single_laws(plan: Plan, sweep: Sweep, runs: Frame) -> dict[str, Fit]:
+    """L(N) at one D under both counts, and L(D) of the largest model, from the trunks' curves.
+
+    D is what the trunk of fewest tokens saw. One run has no interval.
+    """
+    trunks = part_of(plan, sweep, "trunks").sort_values("n_params_total")
+    trunks = trunks[trunks["status"] == "finished"]
+    curves = critical_report.points_of(paper_laws.curves_of(sweep, trunks))
+    rows = trunks.to_dict("records")
+    least = min(float(row["n_tokens"]) for row in rows)
+    losses = np.array([_loss_at(row, curves[row["run_id"]], least) for row in rows])
+    found = {}
+    for count, name in COUNTS.items():
+        sizes = trunks[f"n_params_{count}"].to_numpy(float)
+        found[f"L(N), {name}"] = _fit(PowerLaw("N"), {"N": sizes, "L": losses})
+    last = rows[-1]
+    steps, loss = smoothed(_curve(last, curves[last["run_id"]]))
+    late = steps > AFTER_WARMUP * float(last["warmup_steps"])
+    tokens = steps[late] * float(last["batch_tokens"])
+    found["L(D), largest model"] = _fit(PowerLaw("D"), {"D": tokens, "L": loss[late]}, draws=0)
+    return found
+
+
+def _fit(law: Any, columns: dict[str, np.ndarray], draws: int | None = None) -> Fit:
+    n_bootstrap = paper_laws.N_BOOTSTRAP if draws is None else draws
+    return fit(law, points_from_columns(columns), paper_laws.OBJECTIVE, n_bootstrap=n_bootstrap)
+
+
+def _curve(row: dict[Any, Any], points: tuple[np.ndarray, np.ndarray]) -> Curve:
+    return Curve(float(row["batch_tokens"]), float(row["lr"]), *points)
+
+
+def _loss_at(row: dict[Any, Any], points: tuple[np.ndarray, np.ndarray], n_tokens: float) -> float:
+    steps, loss = smoothed(_curve(row, points))
+    return float(np.interp(math.log(n_tokens / row["batch_tokens"]), np.log(steps), loss))
+
+
+def _curve_points(inputs: "FigureInputs") -> Points:
+    """Points (N, S, L) along the curves, N without embeddings."""
+    from analysis.figures.learning import curve_points
+
+    return curve_points(replace(inputs, headline=("non_embedding", "matmul_full")))
+
+
+def allocation(inputs: "FigureInputs") -> dict[str, Any]:
+    """Exponents of N* at a constant rate: minima, envelope of curves, and in C_min."""
+    from analysis.figures.min_compute import power_of, winners
+
+    rows: list[Row] = []
+    values = {}
+    for row in inputs.conventions:
+        found = exponent(row.isoflop.a, row.isoflop.intervals["a"]) if row.isoflop.ok else "none"
+        joint = exponent(row.fit.allocation.get("a"), row.fit.allocation_intervals.get("a"))
+        values[row.n_convention, row.c_convention] = (found, joint)
+        way = f"N {row.n_convention}, C {row.c_convention}"
+        rows.append({"quantity": "a, isoFLOP minima", "counted": way, "value": found})
+        if row.c_convention.startswith("6n"):
+            rows.append({"quantity": "a, L(N, D) with a floor", "counted": way, "value": joint})
+    critical = inputs.critical
+    ways: dict[str, Any] = {"C": None}
+    if critical is not None and np.isfinite(critical.b_star[0]):
+        ways["C_min"] = critical
+    for name, law in ways.items():
+        best = winners(inputs, law)
+        for letter, column in (("N", best.n_params), ("S_min" if law else "S", best.n_steps)):
+            slope, _ = power_of(best.flops, column)
+            text = exponent(float(slope[0]), percentile_interval(slope[1:]))
+            counted = f"envelope of curves, N {inputs.headline[0]}"
+            rows.append({"quantity": f"{letter} ~ {name}^x, x", "counted": counted, "value": text})
+            values[name, letter] = (text, "")
+    return {"rows": rows, "values": values}
+
+
+def shapes(runs: Frame, law: Fit) -> "list[Shape]":
+    """Of each shape the loss over the lowest, corrected to the median N by the slope of L(N)."""
+    from analysis.figures.shapes import Shape
+
+    done = runs[runs["status"] == "finished"]
+    alpha = law.parameters["alpha"] if law.ok else 0.0
+    sizes = done["n_params_non_embedding"].to_numpy(float)
+    loss = done["loss_nats"].to_numpy(float) * (sizes / np.median(sizes)) ** alpha
+    keys = ["n_layers", "d_model", "d_head"]
+    grouped = done.assign(loss=loss).groupby(keys)["loss"].apply(list).to_dict()
+    lowest = min((float(np.mean(values)) for values in grouped.values()), default=1.0)
+    return [
+        Shape(
+            int(layers),
+            int(width),
+            int(d_head),
+            float(np.mean(values)) / lowest - 1,
+            tuple(v / lowest - 1 for v in values),
+        )
+        for (layers, width, d_head), values in grouped.items()
+    ]
+
+
+def _single_rows(laws: dict[str, Fit], inputs: "FigureInputs") -> list[Row]:
+    printed = {"L(N), without embeddings": "0.076", "L(D), largest model": "0.095"}
+    rows: list[Row] = [
+        {
+            "law": name,
+            "exponent": parameter(found, "alpha"),
+            "printed": printed.get(name, "-"),
+            "points": str(found.n_rows),
+            "status": found.status,
+        }
+        for name, found in laws.items()
+    ]
+    for frontier in inputs.frontiers:
+        for label, found in (("no floor", frontier.power), ("floor", frontier.power_floor)):
+            rows.append(
+                {
+                    "law": f"L(C) along {frontier.source}, {label}",
+                    "exponent": parameter(found, "alpha"),
+                    "printed": "0.057" if label == "no floor" else "-",
+                    "points": str(found.n_rows),
+                    "status": found.status,
+                }
+            )
+    return rows
+
+
+def _joint_rows(both: dict[str, Fit]) -> list[Row]:
+    printed = {
+        "L(N, D)": published.KAPLAN_2020_ND.parameters,
+        "L(N, S)": published.KAPLAN_2020_NS.parameters,
+    }
+    return [
+        {
+            "law": law,
+            "parameter": name,
+            "here": parameter(found, name),
+            "printed": number(printed[law][name], 3),
+            "status": found.status,
+        }
+        for law, found in both.items()
+        for name in found.law.parameter_names
+    ]
+
+
+def _shape_rows(found: "Sequence[Shape]") -> list[Row]:
+    return [
+        {
+            "LxD": f"{s.n_layers}x{s.d_model}",
+            "width of a head": str(s.d_head),
+            "width / depth": number(s.d_model / s.n_layers, 3),
+            "excess loss": f"{s.excess:.1%}",
+            "of seeds": ", ".join(f"{value:.1%}" for value in s.excess_of_seeds),
+        }
+        for s in sorted(found, key=lambda s: (s.d_head, s.d_model / s.n_layers))
+    ]
+
+
+def _rms(found: Fit) -> str:
+    return f"{float(np.sqrt((found.residuals**2).mean())):.2%}" if found.ok else "none"
+
+
+def _count_rows(inputs: "FigureInputs", laws: dict[str, Fit]) -> list[Row]:
+    first = {row.n_convention: row for row in reversed(inputs.conventions)}
+    return [
+        {
+            "N": name,
+            "alpha of L(N)": parameter(laws[f"L(N), {name}"], "alpha"),
+            "alpha of the joint fit": parameter(first[count].fit, "alpha"),
+            "scatter about the joint fit": _rms(first[count].fit),
+        }
+        for count, name in COUNTS.items()
+    ]
+
+
+def _position_rows(inputs: "FigureInputs") -> list[Row]:
+    from analysis.figures.position import best_of_sizes
+
+    rows: list[Row] = []
+    for size, found in best_of_sizes(inputs).items():
+        law = fit_position(found)
+        rows.append(
+            {
+                "N total": f"{size:,.0f}",
+                **{name: parameter(law, name) for name in ("E", "A", "alpha")},
+                "first token": f"{found.loss_nats[0]:.3f}",
+                "last": f"{found.loss_nats[-1]:.3f}",
+            }
+        )
+    return rows
+
+
+def _named(laws, both, batches, powers, found_shapes, inputs) -> dict[str, str]:
+    nd, ns = both["L(N, D)"], both["L(N, S)"]
+    kaplan = powers["values"].get(("non_embedding", "6n_non_embedding"), ("none", "none"))
+    total = powers["values"].get(("total", "matmul_full"), ("none", "none"))
+    law = batches[-1].law if batches else None
+    inverse = (
+        "none"
+        if law is None
+        else with_interval(float(1 / law.alpha_b[0]), percentile_interval(1 / law.alpha_b[1:]))
+    )
+    low, high = law.loss_range if law is not None else (math.nan, math.nan)
+    finals = inputs.main_points.loss_nats
+    deep = [s for s in found_shapes if s.d_head == int(inputs.runs["d_head"].iloc[0])]
+    return {
+        "alpha_n": parameter(laws["L(N), without embeddings"], "alpha"),
+        "alpha_n_total": parameter(laws["L(N), with embeddings"], "alpha"),
+        "alpha_d": parameter(laws["L(D), largest model"], "alpha"),
+        "alpha_n_joint": parameter(nd, "alpha_N"),
+        "alpha_d_joint": parameter(nd, "alpha_D"),
+        "alpha_n_steps": parameter(ns, "alpha_N"),
+        "alpha_s": parameter(ns, "alpha_S"),
+        "alpha_c": parameter(inputs.frontiers[1].power, "alpha"),
+        "a_minima": kaplan[0],
+        "a_joint": kaplan[1],
+        "a_total": total[0],
+        "n_of_c": powers["values"][("C", "N")][0],
+        "n_of_c_min": powers["values"].get(("C_min", "N"), ("none", ""))[0],
+        "s_of_c_min": powers["values"].get(("C_min", "S_min"), ("none", ""))[0],
+        "inverse_alpha_b": inverse,
+        "b_losses": f"{low:.2f} to {high:.2f}",
+        "final_losses": f"{finals.min():.2f} to {finals.max():.2f}" if len(finals) else "none",
+        "shape_spread": f"{max((s.excess for s in deep), default=0.0):.1%}",
+        "head_spread": f"{max((s.excess for s in found_shapes), default=0.0):.1%}",
+        **{f"scatter_{c}": _rms(row.fit) for c, row in _first(inputs).items()},
+    }
+
+
+def _first(inputs: "FigureInputs") -> dict[str, Any]:
+    return {row.n_convention: row for row in reversed(inputs.conventions)}
