@@ -41,6 +41,7 @@ commands:
   figures SWEEP        draw a sweep's figures and report again from its records; --only NAME: one
                        figure, --data DIR: the paper's own beside it, --layout column: for print
   report SWEEP         the same; prints where the page is
+  results              draw docs/results again from the kept records (--keep-from OUT: keep first)
   evaluate SWEEP|RUN   score trained weights on other corpora, by token position
   sample RUN           text, or the next-token table, from a trained run
   inspect RUN          attention, embeddings and next tokens of a trained run, drawn (--prompt TEXT)
@@ -445,6 +446,7 @@ COMMANDS = {
     "table": partial(_called, "table", "show", "TableFlags", "table"),
     "cancel": partial(_called, "halting", "cancel", "HaltFlags", "cancel"),
     "retry": partial(_called, "halting", "retry", "HaltFlags", "retry"),
+    "results": partial(_called, "results", "results", "ResultsFlags", "results"),
     "ngrams": partial(_answered, "baselines", "ngrams", "NgramFlags"),
     "reproduce": partial(_answered, "analyse", "reproduce", "ReproduceFlags"),
 }  # fmt: skip
