@@ -46,6 +46,7 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
         "Optimal size and tokens, N total, C matmul_full": _optima(head),
         "The law through the runs, N total": fit_rows(joint),
         "IsoFLOP minima, N total, C matmul_full": paper_laws.minimum_rows(inputs.main.minima),
+        "The recipe, tuned and frozen before": paper_laws.recipe_rows(runs),
     }
     figures, absent = paper_laws.drawn(inputs, FIGURES)
     by_count = {convention: quoted(found) for convention, found in rows.items()}

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis import published
 from analysis.fit import Fit, fit
 from analysis.frontier.critical_batch import Curve, smoothed
 from analysis.intervals.uncertainty import percentile_interval
 from analysis.laws import KaplanND, KaplanNS, PowerLaw
 from analysis.load import Points, Sweep, points_from_columns
-from analysis.positions import fit_position
-from analysis.tables import Row, number
-from experiments import critical_batch, critical_report, paper_laws
+from analysis.tables import Row
+from experiments import critical_batch, critical_report, kaplan_tables, paper_laws
 from experiments.ending import Ending
 from experiments.kaplan_2020 import BATCH
-from experiments.paper_laws import exponent, parameter, with_interval
+from experiments.kaplan_tables import COUNTS
+from experiments.paper_laws import exponent
 from experiments.papers import Frame, part_of
 from experiments.plan import Plan
 
@@ -31,7 +30,6 @@ FIGURES = (
     "kaplan_panels", "learning_curves", "data_and_steps", "embeddings", "min_compute",
     "off_optimal", "position",
 )  # fmt: skip
-COUNTS = {"total": "with embeddings", "non_embedding": "without embeddings"}
 AFTER_WARMUP = 3.0
 """Times the warm-up from which a curve counts for L(D)."""
 SHAPES_CAPTION = (
@@ -48,7 +46,8 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
     runs = part_of(plan, sweep, "trunks", "ends", "more_seeds")
     batches = by_batch(plan, sweep)
     inputs = paper_laws.figure_inputs(plan, sweep, runs, "constant rate")
-    inputs = replace(inputs, critical=batches[-1].law if batches else None)
+    if batches and len(inputs.main_points):
+        inputs = replace(inputs, critical=batches[-1].law)
     laws = single_laws(plan, sweep, runs)
     both = {
         "L(N, D)": paper_laws.surface(paper_laws.settled(runs, "non_embedding"), KaplanND()),
@@ -60,13 +59,14 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
     found_shapes = shapes(part_of(plan, sweep, "shapes"), laws["L(N), without embeddings"])
     powers = allocation(inputs)
     tables: dict[str, Sequence[Row]] = {
-        "Laws of one variable (90% intervals)": _single_rows(laws, inputs),
-        "L(N, D) and L(N, S), N without embeddings": _joint_rows(both),
+        "Laws of one variable (90% intervals)": kaplan_tables.single_rows(laws, inputs),
+        "L(N, D) and L(N, S), N without embeddings": kaplan_tables.joint_rows(both),
         **critical_report.tables_of(batches),
         "Optimal allocation at a constant rate": powers["rows"],
-        "Shape at nearly one N": _shape_rows(found_shapes),
-        "N with and without embeddings": _count_rows(inputs, laws),
-        "Loss by position, L(t) = E + A / t^alpha": _position_rows(inputs),
+        "Shape at nearly one N": kaplan_tables.shape_rows(found_shapes),
+        "N with and without embeddings": kaplan_tables.count_rows(inputs, laws),
+        "Loss by position, L(t) = E + A / t^alpha": kaplan_tables.position_rows(inputs),
+        "The recipe, tuned and frozen before": paper_laws.recipe_rows(runs),
     }
     figures, absent = paper_laws.drawn(inputs, FIGURES)
     if batches:
@@ -77,7 +77,7 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
     figures["shapes"] = (shapes_figure(plan.name, found_shapes, d_head), SHAPES_CAPTION)
     named = {
         **paper_laws.spent(paper_laws.trained(sweep)),
-        **_named(laws, both, batches, powers, found_shapes, inputs),
+        **kaplan_tables.named(laws, both, batches, powers, found_shapes, inputs),
     }
     summary = [
         ("alpha_N of L(N), no embeddings", named["alpha_n"], "0.076"),
@@ -197,135 +197,3 @@ def shapes(runs: Frame, law: Fit) -> "list[Shape]":
         )
         for (layers, width, d_head), values in grouped.items()
     ]
-
-
-def _single_rows(laws: dict[str, Fit], inputs: "FigureInputs") -> list[Row]:
-    printed = {"L(N), without embeddings": "0.076", "L(D), largest model": "0.095"}
-    rows: list[Row] = [
-        {
-            "law": name,
-            "exponent": parameter(found, "alpha"),
-            "printed": printed.get(name, "-"),
-            "points": str(found.n_rows),
-            "status": found.status,
-        }
-        for name, found in laws.items()
-    ]
-    for frontier in inputs.frontiers:
-        for label, found in (("no floor", frontier.power), ("floor", frontier.power_floor)):
-            rows.append(
-                {
-                    "law": f"L(C) along {frontier.source}, {label}",
-                    "exponent": parameter(found, "alpha"),
-                    "printed": "0.057" if label == "no floor" else "-",
-                    "points": str(found.n_rows),
-                    "status": found.status,
-                }
-            )
-    return rows
-
-
-def _joint_rows(both: dict[str, Fit]) -> list[Row]:
-    printed = {
-        "L(N, D)": published.KAPLAN_2020_ND.parameters,
-        "L(N, S)": published.KAPLAN_2020_NS.parameters,
-    }
-    return [
-        {
-            "law": law,
-            "parameter": name,
-            "here": parameter(found, name),
-            "printed": number(printed[law][name], 3),
-            "status": found.status,
-        }
-        for law, found in both.items()
-        for name in found.law.parameter_names
-    ]
-
-
-def _shape_rows(found: "Sequence[Shape]") -> list[Row]:
-    return [
-        {
-            "LxD": f"{s.n_layers}x{s.d_model}",
-            "width of a head": str(s.d_head),
-            "width / depth": number(s.d_model / s.n_layers, 3),
-            "excess loss": f"{s.excess:.1%}",
-            "of seeds": ", ".join(f"{value:.1%}" for value in s.excess_of_seeds),
-        }
-        for s in sorted(found, key=lambda s: (s.d_head, s.d_model / s.n_layers))
-    ]
-
-
-def _rms(found: Fit) -> str:
-    return f"{float(np.sqrt((found.residuals**2).mean())):.2%}" if found.ok else "none"
-
-
-def _count_rows(inputs: "FigureInputs", laws: dict[str, Fit]) -> list[Row]:
-    first = {row.n_convention: row for row in reversed(inputs.conventions)}
-    return [
-        {
-            "N": name,
-            "alpha of L(N)": parameter(laws[f"L(N), {name}"], "alpha"),
-            "alpha of the joint fit": parameter(first[count].fit, "alpha"),
-            "scatter about the joint fit": _rms(first[count].fit),
-        }
-        for count, name in COUNTS.items()
-    ]
-
-
-def _position_rows(inputs: "FigureInputs") -> list[Row]:
-    from analysis.figures.position import best_of_sizes
-
-    rows: list[Row] = []
-    for size, found in best_of_sizes(inputs).items():
-        law = fit_position(found)
-        rows.append(
-            {
-                "N total": f"{size:,.0f}",
-                **{name: parameter(law, name) for name in ("E", "A", "alpha")},
-                "first token": f"{found.loss_nats[0]:.3f}",
-                "last": f"{found.loss_nats[-1]:.3f}",
-            }
-        )
-    return rows
-
-
-def _named(laws, both, batches, powers, found_shapes, inputs) -> dict[str, str]:
-    nd, ns = both["L(N, D)"], both["L(N, S)"]
-    kaplan = powers["values"].get(("non_embedding", "6n_non_embedding"), ("none", "none"))
-    total = powers["values"].get(("total", "matmul_full"), ("none", "none"))
-    law = batches[-1].law if batches else None
-    inverse = (
-        "none"
-        if law is None
-        else with_interval(float(1 / law.alpha_b[0]), percentile_interval(1 / law.alpha_b[1:]))
-    )
-    low, high = law.loss_range if law is not None else (math.nan, math.nan)
-    finals = inputs.main_points.loss_nats
-    deep = [s for s in found_shapes if s.d_head == int(inputs.runs["d_head"].iloc[0])]
-    return {
-        "alpha_n": parameter(laws["L(N), without embeddings"], "alpha"),
-        "alpha_n_total": parameter(laws["L(N), with embeddings"], "alpha"),
-        "alpha_d": parameter(laws["L(D), largest model"], "alpha"),
-        "alpha_n_joint": parameter(nd, "alpha_N"),
-        "alpha_d_joint": parameter(nd, "alpha_D"),
-        "alpha_n_steps": parameter(ns, "alpha_N"),
-        "alpha_s": parameter(ns, "alpha_S"),
-        "alpha_c": parameter(inputs.frontiers[1].power, "alpha"),
-        "a_minima": kaplan[0],
-        "a_joint": kaplan[1],
-        "a_total": total[0],
-        "n_of_c": powers["values"][("C", "N")][0],
-        "n_of_c_min": powers["values"].get(("C_min", "N"), ("none", ""))[0],
-        "s_of_c_min": powers["values"].get(("C_min", "S_min"), ("none", ""))[0],
-        "inverse_alpha_b": inverse,
-        "b_losses": f"{low:.2f} to {high:.2f}",
-        "final_losses": f"{finals.min():.2f} to {finals.max():.2f}" if len(finals) else "none",
-        "shape_spread": f"{max((s.excess for s in deep), default=0.0):.1%}",
-        "head_spread": f"{max((s.excess for s in found_shapes), default=0.0):.1%}",
-        **{f"scatter_{c}": _rms(row.fit) for c, row in _first(inputs).items()},
-    }
-
-
-def _first(inputs: "FigureInputs") -> dict[str, Any]:
-    return {row.n_convention: row for row in reversed(inputs.conventions)}

@@ -171,6 +171,23 @@ def minimum_rows(minima: Sequence[Any]) -> list[Row]:
     ]
 
 
+def recipe_rows(runs: Frame) -> list[Row]:
+    """What every size was trained with: peak rate, batch, schedule, as it was frozen."""
+    columns = ["n_params_total", "n_layers", "d_model", "lr", "batch_tokens", "beta2", "schedule"]
+    each = runs[columns].drop_duplicates().sort_values(["schedule", "n_params_total"])
+    return [
+        {
+            "LxD": f"{row['n_layers']}x{row['d_model']}",
+            "N total": f"{row['n_params_total']:,}",
+            "peak rate": number(row["lr"], 3),
+            "batch, tokens": str(row["batch_tokens"]),
+            "beta2": number(row["beta2"], 3),
+            "schedule": row["schedule"],
+        }
+        for row in each.to_dict("records")
+    ]
+
+
 def trained(sweep: Sweep) -> Frame:
     """All runs but the one that was held out."""
     runs: Frame = sweep.runs

@@ -99,7 +99,7 @@ SCALES: dict[Scale, PaperScale] = {
         held_out={
             "wsd_2024": (1.2e12, Size(3, 48)),
             "kaplan_2020": (1.0e12, Size(3, 56)),
-            "porian_2024": (1.3e12, Size(3, 72)),
+            "porian_2024": (1.3e12, Size(3, 80)),
         },
         setting={},
     ),
@@ -112,12 +112,12 @@ SCALES: dict[Scale, PaperScale] = {
         shapes=((Size(4, 8), 8), (Size(1, 16), 8), (Size(1, 16), 16)),
         shape_tokens=32_768,
         held_out=dict.fromkeys(
-            ("wsd_2024", "kaplan_2020", "porian_2024"), (1.2e10, Size(1, 40))
+            ("wsd_2024", "kaplan_2020", "porian_2024"), (2.4e10, Size(1, 40))
         ),
         setting={},
     ),
     "gpu": PaperScale(
-        stairs=_stairs([1e16 * 4**k for k in range(5)], _GPU, 5, (1e19, _GPU[-1])),
+        stairs=_stairs([1e16 * 4**k for k in range(5)], _GPU, 5, (1e19, Size(24, 1536))),
         long_sizes=_GPU[:7],
         ladder_sizes=_GPU[:7],
         ladder_flops=6.4e17,
@@ -127,12 +127,12 @@ SCALES: dict[Scale, PaperScale] = {
         ),
         shape_tokens=2_000_000_000,
         held_out=dict.fromkeys(
-            ("wsd_2024", "kaplan_2020", "porian_2024"), (5e18, _GPU[7])
+            ("wsd_2024", "kaplan_2020", "porian_2024"), (5e18, Size(24, 1536))
         ),
         setting={"seq_len": 1024, "d_head": 64, "batch_size": 64},
     ),
     "pod": PaperScale(
-        stairs=_stairs([3e18 * 3.16**k for k in range(6)], _POD, 5, (4e21, _POD[-1])),
+        stairs=_stairs([3e18 * 3.16**k for k in range(6)], _POD, 5, (4e21, Size(40, 5120))),
         long_sizes=_POD[:8],
         ladder_sizes=_POD[:8],
         ladder_flops=9.4e19,
@@ -142,7 +142,7 @@ SCALES: dict[Scale, PaperScale] = {
         ),
         shape_tokens=20_000_000_000,
         held_out=dict.fromkeys(
-            ("wsd_2024", "kaplan_2020", "porian_2024"), (2e21, _POD[8])
+            ("wsd_2024", "kaplan_2020", "porian_2024"), (2e21, Size(40, 5120))
         ),
         setting={"seq_len": 2048, "d_head": 64, "batch_size": 256},
     ),

@@ -197,12 +197,15 @@ def page(
 
     title, _, rest = (find(name).__doc__ or name).partition("\n")
     header = dict(_fields(rest))
-    lines = [f"# {title.strip()}", "", f"**Question.** {header['Question']}", ""]
+    question = header["Question"][:1].upper() + header["Question"][1:]
+    lines = [f"# {title.strip().rstrip('.')}", "", f"**Question.** {question}", ""]
     lines += [f"**Source.** {header['Source']}", "", f"**Command.** `{header['Command']}`", ""]
     lines += [with_numbers(prose, ending.values["named"]).strip(), ""] if prose else []
     for figure, (_, caption) in ending.figures.items():
         lines += [f"![{figure}](figures/{name}/{figure}.png)", "", f"*{caption}*", ""]
     for heading, rows in ending.tables.items():
+        if not rows:
+            continue
         lines += [f"## {heading}", "", render(list(rows), "markdown").strip(), ""]
     if scores:
         lines += ["## The run that was predicted", "", PREDICTION_NOTE, ""]

@@ -53,6 +53,7 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
         "FLOPs of both ways to the same cells": cost["rows"],
         "The same law from both, N total (90% intervals)": _law_rows(fits),
         "Exponents a of N* ~ C^a from both": _exponent_rows(common, branches, fits),
+        "The recipe, tuned and frozen before": paper_laws.recipe_rows(cooled),
     }
     sd = paper_laws.seed_noise(sweep.runs)
     named = {
@@ -72,7 +73,8 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
     figure = cooldown_figure(plan.name, pairs, by_cell, _curves(sweep, constant, cooled, cosine))
     sentences = (
         f"{plan.name}: plan {plan.hash}, {named['n_pairs']} pairs in {named['n_cells']} cells; a "
-        f"branch ends {named['difference']} above its cosine run (mean over cells, Student's t)",
+        f"branch's loss less its cosine run's is {named['difference']} (mean over cells, Student's "
+        "t)",
     )
     summary = (
         ("loss of a cooldown less that of a cosine run", named["difference"], "about 0"),
