@@ -56,6 +56,10 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
         **{f"a_{k}_kaplan": v for k, v in by_count[COUNTS[2]].items()},
         **{name: paper_laws.parameter(joint, name) for name in ("E", "alpha", "beta")},
         "b_3": _quoted(head, 3, "b"),
+        "a_2_all": exponent(inputs.main.isoflop.a, inputs.main.isoflop.intervals["a"]),
+        "a_2_akima": _of_method(head, "akima"),
+        "a_3_closed": exponent(joint.allocation.get("a"), joint.allocation_intervals.get("a")),
+        "n_flagged": str(sum("pre_asymptotic" in why for _, why in joint.rows_excluded)),
         "bias_2": number(next(r.bias_a for r in head if r.method == "parabola"), 1),
         "seed_sd": f"{sd[0]:.4f}",
         "seed_degrees": str(sd[1]),
@@ -85,6 +89,11 @@ def _quoted(rows: Sequence[ApproachRow], approach: int, letter: str) -> str:
     if found is None:
         return "none"
     return exponent(getattr(found, letter), found.intervals.get(letter))
+
+
+def _of_method(rows: Sequence[ApproachRow], method: str) -> str:
+    found = next(row.found for row in rows if row.method == method)
+    return exponent(found.a, found.intervals.get("a"))
 
 
 def _fit(inputs: Any, convention: tuple[str, str]):
