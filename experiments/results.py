@@ -200,7 +200,8 @@ def page(
     question = header["Question"][:1].upper() + header["Question"][1:]
     lines = [f"# {title.strip().rstrip('.')}", "", f"**Question.** {question}", ""]
     lines += [f"**Source.** {header['Source']}", "", f"**Command.** `{header['Command']}`", ""]
-    lines += [with_numbers(prose, ending.values["named"]).strip(), ""] if prose else []
+    numbers = {**ending.values["named"], **_first_score(scores)}
+    lines += [with_numbers(prose, numbers).strip(), ""] if prose else []
     for figure, (_, caption) in ending.figures.items():
         lines += [f"![{figure}](figures/{name}/{figure}.png)", "", f"*{caption}*", ""]
     for heading, rows in ending.tables.items():
@@ -212,6 +213,19 @@ def page(
         lines += [render(list(scores), "markdown").strip(), ""]
     lines += ["## Where this comes from", "", *ending.sentences, "", provenance(sweep), ""]
     return "\n".join(lines)
+
+
+def _first_score(scores: Sequence[Row]) -> dict[str, str]:
+    """The first prediction of the held-out run, for prose."""
+    if not scores:
+        return {}
+    row = scores[0]
+    return {
+        "predicted": f"{row['predicted']} {row['one new run, 90%']}",
+        "predicted_mean": row["mean, 90%"],
+        "measured": row["measured"],
+        "verdict": row["verdict"],
+    }
 
 
 def with_numbers(prose: str, named: Mapping[str, str]) -> str:
