@@ -16,6 +16,7 @@ from typing import Any
 from analysis.load import Sweep, load_sweep
 from analysis.tables import Row, render
 from experiments.ending import Ending
+from experiments.keeping import keep, kept
 from experiments.plan import Plan
 from experiments.workspace import SweepFolder, Workspace, read_json
 from train.config import SpecError
@@ -24,9 +25,6 @@ from train.records import write_atomically
 EXPERIMENTS = ("hoffmann_2022", "wsd_2024", "kaplan_2020", "porian_2024")
 HOME = Path("docs/results")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-MOST_POINTS = 120
-"""Points kept of a training curve, even in the log of its steps."""
-
 PREDICTION_NOTE = (
     "Each prediction was written, and its file hashed, before the run was trained (`blind`: no "
     "record of the run existed then). A hit is a measured loss within the interval of one new run; "
@@ -66,63 +64,6 @@ def results(flags: ResultsFlags) -> int:
     write_index(found, flags.home)
     print(f"wrote {flags.home}/predictions.md, README.md and summary.md")
     return 0
-
-
-def kept(name: str, home: Path) -> SweepFolder:
-    """Where the records of an experiment lie, laid out as a sweep's folder."""
-    return SweepFolder(home / "data" / name)
-
-
-def keep(name: str, scale: str, workspace: Workspace, home: Path) -> str:
-    """Copy what a sweep left into the folder of results; the answer says what was done."""
-    from experiments.compact import compact
-    from experiments.stages import frozen_plan
-
-    sweep = name if scale == "laptop" else f"{name}-{scale}"
-    folder, to = workspace.sweep(sweep), kept(name, home)
-    if not folder.plan.exists():
-        return f"{name}: {folder.path} has no plan, nothing kept"
-    plan = frozen_plan(folder)
-    n_done, n_planned = compact(plan, workspace.runs, folder), len(plan.cells)
-    if n_done < n_planned:
-        return f"{name}: {n_done} of {n_planned} runs are done, nothing kept"
-    shutil.rmtree(to.path, ignore_errors=True)
-    to.path.mkdir(parents=True)
-    for source, target in (
-        (folder.plan, to.plan), (folder.runs_table, to.runs_table),
-        (folder.evaluations_table, to.evaluations_table), (folder.prediction, to.prediction),
-        (folder.score, to.score),
-    ):  # fmt: skip
-        if source.exists():
-            shutil.copyfile(source, target)
-    _write_thinned(folder.curves_table, to.curves_table)
-    return f"{name}: kept {n_done} runs"
-
-
-def _write_thinned(source: Path, target: Path) -> None:
-    """Curves of at most MOST_POINTS points a run, losses averaged over the points between."""
-    import numpy as np
-    import pandas as pd
-
-    curves = pd.read_parquet(source)
-    parts = []
-    for _, curve in curves.groupby("run_id", sort=False):
-        steps = curve["step"].to_numpy(float)
-        wanted = np.geomspace(max(steps[0], 1.0), steps[-1], MOST_POINTS)
-        last = np.unique(np.searchsorted(steps, wanted - 0.5).clip(0, len(steps) - 1))
-        weight = np.diff(steps, prepend=0.0)
-        total = np.add.reduceat(weight * curve["loss_nats"].to_numpy(float), _starts(last))
-        thin = curve.iloc[last].copy()
-        thin["loss_nats"] = total / np.add.reduceat(weight, _starts(last))
-        parts.append(thin)
-    pd.concat(parts).to_parquet(target, index=False, compression="zstd")
-
-
-def _starts(last: Any) -> Any:
-    """First rows of the groups that end at these rows."""
-    import numpy as np
-
-    return np.concatenate([[0], last[:-1] + 1])
 
 
 def concluded(folder: SweepFolder) -> tuple[Plan, Sweep, Ending]:
@@ -211,7 +152,9 @@ def page(
     if scores:
         lines += ["## The run that was predicted", "", PREDICTION_NOTE, ""]
         lines += [render(list(scores), "markdown").strip(), ""]
-    lines += ["## Where this comes from", "", *ending.sentences, "", provenance(sweep), ""]
+    lines += ["## Where this comes from", ""]
+    lines += [line for sentence in ending.sentences for line in (sentence, "")]
+    lines += [provenance(sweep), ""]
     return "\n".join(lines)
 
 
@@ -295,6 +238,10 @@ def write_index(found: Mapping[str, tuple[Plan, Sweep, Ending]], home: Path) -> 
         "Own runs, at the scale of a laptop, of the experiments that the field rests on. Pages are "
         "drawn from the records in [data](data/) by `make results`; what agreed and what did not "
         "is on each page, in words that take their numbers from the same records.", "",
+        "`python launch.py run NAME` trains one (`--scale smoke` in a minute; `plan NAME --scale "
+        "gpu` or `pod` says what it would cost on larger machines, on a `--corpus` that is large "
+        "enough), and `python launch.py results --keep-from out` keeps its records and draws the "
+        "pages.", "",
         *pages, "- [Predictions, and how they came out](predictions.md)",
         "- [Lab notebook](LOG.md)", "", table, "",
     ]  # fmt: skip
