@@ -33,7 +33,7 @@ VARIES = (
 
 
 def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
-    """Constant-rate runs by size and D, shapes of one N, batches, and a larger run to predict.
+    """Constant-rate runs by size, shapes of one N, batches, and a larger run to predict.
 
     Raises: SpecError: an option gives runs that cannot be (the message says which field).
     """
@@ -44,7 +44,6 @@ def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
     (larger,) = isoflop(at, (flops,), (size,))
     parts = {
         "trunks": long["trunks"],
-        "ends": long["ends"],
         "more_seeds": tuple(
             cell for cell in long["branch_seeds"] if cell.spec.schedule.kind == "constant"
         ),
@@ -96,9 +95,10 @@ def extend(plan: Plan, rows: Mapping[str, Mapping[str, Any]]) -> tuple[Cell, ...
 
 def predict(plan: Plan, sweep: Sweep, cell: Cell):
     """The loss of the held-out run by Kaplan's L(N, D), and with a floor."""
+    from experiments.kaplan_reading import along_trunks
     from experiments.paper_laws import kaplan_predictions
 
-    return kaplan_predictions(papers.part_of(plan, sweep, "trunks", "ends"), cell)
+    return kaplan_predictions(along_trunks(plan, sweep), cell)
 
 
 def conclude(plan: Plan, sweep: Sweep) -> Ending:

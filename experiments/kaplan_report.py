@@ -1,6 +1,5 @@
 """The ending of `kaplan_2020`: every law of the paper beside what it printed."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.fit import Fit, fit
-from analysis.frontier.critical_batch import Curve, smoothed
 from analysis.intervals.uncertainty import percentile_interval
 from analysis.laws import KaplanND, KaplanNS, PowerLaw
 from analysis.load import Points, Sweep, points_from_columns
@@ -16,6 +14,7 @@ from analysis.tables import Row
 from experiments import critical_batch, critical_report, kaplan_tables, paper_laws
 from experiments.ending import Ending
 from experiments.kaplan_2020 import BATCH
+from experiments.kaplan_reading import along_trunks, loss_at, smooth_curve
 from experiments.kaplan_tables import COUNTS
 from experiments.paper_laws import exponent
 from experiments.papers import Frame, part_of
@@ -43,7 +42,7 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
     from analysis.figures.critical_batch import critical_figure
     from analysis.figures.shapes import shapes_figure
 
-    runs = part_of(plan, sweep, "trunks", "ends", "more_seeds")
+    runs = along_trunks(plan, sweep)
     batches = by_batch(plan, sweep)
     inputs = paper_laws.figure_inputs(plan, sweep, runs, "constant rate")
     if batches and len(inputs.main_points):
@@ -113,13 +112,13 @@ def single_laws(plan: Plan, sweep: Sweep, runs: Frame) -> dict[str, Fit]:
     curves = critical_report.points_of(paper_laws.curves_of(sweep, trunks))
     rows = trunks.to_dict("records")
     least = min(float(row["n_tokens"]) for row in rows)
-    losses = np.array([_loss_at(row, curves[row["run_id"]], least) for row in rows])
+    losses = np.array([loss_at(row, curves[row["run_id"]], least) for row in rows])
     found = {}
     for count, name in COUNTS.items():
         sizes = trunks[f"n_params_{count}"].to_numpy(float)
         found[f"L(N), {name}"] = _fit(PowerLaw("N"), {"N": sizes, "L": losses})
     last = rows[-1]
-    steps, loss = smoothed(_curve(last, curves[last["run_id"]]))
+    steps, loss = smooth_curve(last, curves[last["run_id"]])
     late = steps > AFTER_WARMUP * float(last["warmup_steps"])
     tokens = steps[late] * float(last["batch_tokens"])
     found["L(D), largest model"] = _fit(PowerLaw("D"), {"D": tokens, "L": loss[late]}, draws=0)
@@ -129,15 +128,6 @@ def single_laws(plan: Plan, sweep: Sweep, runs: Frame) -> dict[str, Fit]:
 def _fit(law: Any, columns: dict[str, np.ndarray], draws: int | None = None) -> Fit:
     n_bootstrap = paper_laws.N_BOOTSTRAP if draws is None else draws
     return fit(law, points_from_columns(columns), paper_laws.OBJECTIVE, n_bootstrap=n_bootstrap)
-
-
-def _curve(row: dict[Any, Any], points: tuple[np.ndarray, np.ndarray]) -> Curve:
-    return Curve(float(row["batch_tokens"]), float(row["lr"]), *points)
-
-
-def _loss_at(row: dict[Any, Any], points: tuple[np.ndarray, np.ndarray], n_tokens: float) -> float:
-    steps, loss = smoothed(_curve(row, points))
-    return float(np.interp(math.log(n_tokens / row["batch_tokens"]), np.log(steps), loss))
 
 
 def _curve_points(inputs: "FigureInputs") -> Points:

@@ -182,27 +182,25 @@ def replicates(at: Setting, stairs: Staircase) -> tuple[Cell, ...]:
 
 def long_runs(
     at: Setting, stairs: Staircase, sizes: Sequence[Size], cooldown_fraction: float
-) -> tuple[tuple[Cell, ...], tuple[Cell, ...], tuple[Cell, ...]]:
-    """Of each size one run of constant rate to its largest budget, its ends at the smaller ones,
-    and at every budget a branch that cools down: (trunks, ends, branches).
+) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
+    """Of each size one run of constant rate to its largest budget, and at every budget a branch
+    that cools down from it: (trunks, branches).
 
     D at each budget is that of `staircase`, and the warm-up that of the shortest run of the size.
-    Ends share all of their steps with the trunk.
     """
-    trunks, ends, branches = [], [], []
+    trunks, branches = [], []
     for size in sizes:
         budgets = [c for c, of_budget in stairs.budgets if size in of_budget]
         cells = isoflop(at, sorted(budgets), (size,))
         warmup = cells[0].spec.schedule.warmup_steps
         constant = ScheduleConfig("constant", warmup_steps=warmup)
-        held = [replace(c, spec=replace(c.spec, schedule=constant)) for c in cells]
-        trunks.append(replace(held[-1], role="trunk"))
-        ends += held[:-1]
+        longest = replace(cells[-1].spec, schedule=constant)
+        trunks.append(replace(cells[-1], spec=longest, role="trunk"))
         for cell in cells:
             decay = max(1, round(cooldown_fraction * cell.spec.n_steps))
             wsd = ScheduleConfig("wsd", warmup_steps=warmup, decay_steps=decay)
             branches.append(replace(cell, spec=replace(cell.spec, schedule=wsd)))
-    return tuple(trunks), tuple(ends), tuple(branches)
+    return tuple(trunks), tuple(branches)
 
 
 def plan_of_parts(

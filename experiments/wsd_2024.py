@@ -32,7 +32,7 @@ class Options(papers.Options):
 
 
 def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
-    """The cosine grid, trunks with branches and ends at its D, replicates, and a run to predict.
+    """The cosine grid, trunks with branches at its D, replicates, and a run to predict.
 
     Raises: SpecError: an option gives runs that cannot be (the message says which field).
     """
@@ -51,19 +51,19 @@ def plan(options: Options, corpus: TokenizedCorpus) -> Plan:
 def long_parts(
     at: Setting, options: papers.Options, cooldown_fraction: float
 ) -> dict[str, tuple[Cell, ...]]:
-    """Trunks, their ends at smaller budgets, branches; and the same of the replicated cell."""
+    """Trunks and branches; and those of the replicated cell under further seeds."""
     scale = SCALES[options.scale]
-    trunks, ends, branches = papers.long_runs(at, scale.stairs, scale.long_sizes, cooldown_fraction)
+    trunks, branches = papers.long_runs(at, scale.stairs, scale.long_sizes, cooldown_fraction)
     more: list[Cell] = []
     flops, size = scale.stairs.replicated
     shorter = tuple((c, (size,)) for c, s in scale.stairs.budgets if size in s and c <= flops)
     one = replace(scale.stairs, budgets=shorter)
     for seed in range(options.seed + 1, options.seed + scale.stairs.n_seeds):
-        again, ends, cooled = papers.long_runs(
+        again, cooled = papers.long_runs(
             replace(at, seed=seed), one, (size,), cooldown_fraction
         )  # fmt: skip
-        more += [*again, *(replace(cell, role="seed") for cell in (*ends, *cooled))]
-    return {"trunks": trunks, "ends": ends, "branches": branches, "branch_seeds": tuple(more)}
+        more += [*again, *(replace(cell, role="seed") for cell in cooled)]
+    return {"trunks": trunks, "branches": branches, "branch_seeds": tuple(more)}
 
 
 def predict(plan: Plan, sweep: Sweep, cell: Cell):

@@ -32,7 +32,7 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
 
     cosine = part_of(plan, sweep, "cosine", "cosine_seeds")
     cooled = _of_kind(part_of(plan, sweep, "branches", "branch_seeds"), "wsd")
-    constant = _of_kind(part_of(plan, sweep, "trunks", "ends", "branch_seeds"), "constant")
+    constant = _of_kind(part_of(plan, sweep, "trunks", "branch_seeds"), "constant")
     pairs = paired(cosine, cooled)
     held = paired(constant, cooled)
     share = (pairs["loss_other"] / pairs["loss_nats"] - 1).to_numpy(float)
