@@ -61,6 +61,8 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
         "n_pairs": str(len(pairs)),
         "difference": _percent(by_cell),
         "n_cells": str(by_cell.n),
+        "least": f"{share.min():+.1%}",
+        "most": f"{share.max():+.1%}",
         "gained": _percent(gained),
         "saved": cost["saved"],
         "saved_tokens": cost["saved_largest"],
@@ -218,5 +220,11 @@ def _curves(sweep: Sweep, *kinds: Frame) -> dict[str, dict[str, np.ndarray]]:
         own = own.sort_values("n_tokens").tail(1) if name == "constant" else own
         for run_id, group in sweep.curves.groupby(sweep.curves["run_id"].astype(str)):
             if run_id in set(own["run_id"]):
-                found[name][str(run_id)] = group[["n_tokens", "loss_nats"]].to_numpy(float)
+                found[name][str(run_id)] = _whole(group[["n_tokens", "loss_nats"]].to_numpy(float))
     return found
+
+
+def _whole(xy: np.ndarray) -> np.ndarray:
+    """A curve without a last point that stands for fewer tokens than half of the one before."""
+    gaps = np.diff(xy[:, 0])
+    return xy[:-1] if len(gaps) > 1 and gaps[-1] < gaps[-2] / 2 else xy

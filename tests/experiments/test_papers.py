@@ -7,6 +7,7 @@ import numpy as np
 import planted_sweep
 import pytest
 
+from analysis.laws import Chinchilla, predict
 from experiments import (
     hoffmann_2022,
     hoffmann_report,
@@ -17,6 +18,7 @@ from experiments import (
     results,
     wsd_2024,
 )
+from experiments.kaplan_reading import along_trunks
 from experiments.plan import plan_from_json
 from experiments.workspace import write_json
 from model.accounting import count_params, train_flops
@@ -82,11 +84,8 @@ def test_experiments_share_their_runs(plans):
     assert all(counts[run_id] == 1 for run_id in held_out)
 
 
-def test_ends_of_a_trunk_cost_nothing(plans):
+def test_branches_pay_for_their_cooldown_alone(plans):
     plan = plans["wsd_2024"]
-    for run_id in plan.options["parts"]["ends"]:
-        job = plan.jobs[run_id]
-        assert job.trunk is not None and job.n_steps_own == 0
     for run_id in plan.options["parts"]["branches"]:
         job = plan.jobs[run_id]
         assert 0.75 < shared_steps(job.trunk, job.spec) / job.spec.n_steps < 0.82
@@ -193,6 +192,22 @@ def test_kaplan_gives_every_law(endings):
     assert all(abs(np.log(b / planted_sweep.B_CRIT)) < np.log(2) for b in found)
     # Planted losses know of no shape but by embeddings, which are wide where layers are few.
     assert first_number(named["head_spread"]) < 4.0
+
+
+def test_a_trunk_is_every_shorter_run(plans):
+    plan = plans["kaplan_2020"]
+    read = along_trunks(plan, planted_sweep.planted(plan))
+    assert read["run_id"].is_unique
+    assert set(read["trunk_run_id"]) == set(
+        plan.options["parts"]["trunks"] + plan.options["parts"]["more_seeds"]
+    )
+    for row in read.to_dict("records"):
+        law = predict(
+            Chinchilla(), planted_sweep.LAW, n_params=row["n_params_total"],
+            n_tokens=(row["n_steps"] - 0.5 * row["warmup_steps"]) * row["batch_tokens"] / 1.512,
+        )  # fmt: skip
+        assert row["loss_nats"] == pytest.approx(float(law), rel=0.04)
+        assert row["train_flops_matmul_full"] == pytest.approx(row["isoflop_budget"], rel=0.01)
 
 
 def test_runs_that_are_missing_or_diverged_are_told(plans):
