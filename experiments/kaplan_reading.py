@@ -13,7 +13,7 @@ from experiments.papers import Frame, part_of
 from experiments.plan import Plan
 
 EARLIER = (0.25, 0.5)
-"""Budgets below the smallest of the trunks at which they are read too, as shares of it."""
+"""Budgets below the smallest of the plan at which trunks are read too, as shares of it."""
 
 Points = tuple[np.ndarray, np.ndarray]
 
@@ -30,7 +30,8 @@ def along_trunks(plan: Plan, sweep: Sweep) -> Frame:
     done = trunks[trunks["status"] == "finished"]
     curves = critical_report.points_of(paper_laws.curves_of(sweep, done))
     ends = np.unique(done["isoflop_budget"].to_numpy(float))
-    budgets = np.concatenate([ends.min(initial=np.inf) * np.array(EARLIER), staircase(plan, ends)])
+    budgets = staircase(plan, float(ends.max(initial=0.0)))
+    budgets = np.concatenate([budgets[:1] * np.array(EARLIER), budgets])
     rows = done.to_dict("records")
     last = [loss_at(row, curves[row["run_id"]], float(row["n_tokens"])) for row in rows]
     ratio = float(np.mean([row["loss_nats"] / loss for row, loss in zip(rows, last, strict=True)]))
@@ -43,12 +44,12 @@ def along_trunks(plan: Plan, sweep: Sweep) -> Frame:
     return pd.DataFrame(made, columns=trunks.columns)
 
 
-def staircase(plan: Plan, ends: np.ndarray) -> np.ndarray:
-    """Budgets of the plan's scale up to the largest that a trunk reaches."""
+def staircase(plan: Plan, largest: float) -> np.ndarray:
+    """Budgets of the plan's scale up to the largest that a trunk reaches, in rising order."""
     from experiments.papers import SCALES
 
-    budgets = np.array([c for c, _ in SCALES[plan.options["scale"]].stairs.budgets])
-    return budgets[budgets <= ends.max(initial=0.0) * 1.001]
+    budgets = np.sort([c for c, _ in SCALES[plan.options["scale"]].stairs.budgets])
+    return budgets[budgets <= largest * 1.001]
 
 
 def _ended(
