@@ -4,8 +4,8 @@ Question: which of the paper's laws hold for byte-level models of 1e4 parameters
     L(N, D), L(N, S), the critical batch, C_min and its allocation, and that shape hardly matters?
 Source: Kaplan et al. 2020 (arXiv:2001.08361, sections 3 to 6).
 Command: python launch.py run kaplan_2020
-Cost: the trunks of wsd_2024 and the batches of critical_batch, which it shares (5e12 training
-    FLOPs), 2.5e12 in shapes and 1.0e12 in the held-out run.
+Cost: the trunks of wsd_2024 and the batches of critical_batch, which it shares (5.4e12 training
+    FLOPs), 5.4e12 in shapes and 1.0e12 in the held-out run.
 Result: docs/results/kaplan_2020.md
 """
 

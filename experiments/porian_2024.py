@@ -6,8 +6,8 @@ Question: which of Kaplan's choices move the exponent of compute-optimal size, a
 Source: Porian et al. 2024 (arXiv:2406.19146, section 3 and figure 1); Pearce & Song 2024
     (arXiv:2406.12907).
 Command: python launch.py run porian_2024
-Cost: the grids of quickstart and hoffmann_2022, which it shares; 6e12 training FLOPs of long runs,
-    2.3e12 of tuning, 1.3e12 in the held-out run.
+Cost: the grids of quickstart and hoffmann_2022, which it shares; 6.6e12 training FLOPs of long
+    runs, 2.3e12 of tuning, 1.3e12 in the held-out run.
 Result: docs/results/porian_2024.md
 """
 

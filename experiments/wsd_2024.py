@@ -4,7 +4,8 @@ Question: do branches that cool down from one constant-rate trunk a size end whe
     runs of the same length end, what do they save, and is the fitted law the same?
 Source: Haegele et al. 2024 (arXiv:2405.18392, sections 3 and 5).
 Command: python launch.py run wsd_2024
-Cost: the grid of hoffmann_2022, which it shares, and 5.8e12 training FLOPs of trunks and branches.
+Cost: the grid of hoffmann_2022, which it shares; 6.0e12 training FLOPs of trunks and branches,
+    1.2e12 in the held-out run.
 Result: docs/results/wsd_2024.md
 """
 

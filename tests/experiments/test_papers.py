@@ -1,5 +1,6 @@
 """The experiments on the core papers: their plans, and what they say of planted sweeps."""
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -13,6 +14,7 @@ from experiments import (
     hoffmann_report,
     kaplan_2020,
     paper_laws,
+    papers,
     porian_2024,
     porian_ladder,
     results,
@@ -267,3 +269,22 @@ def test_prose_names_only_numbers_that_there_are(home):
 def test_without_records_there_is_nothing_to_draw(tmp_path):
     with pytest.raises(SpecError, match="holds no records"):
         results.results(results.ResultsFlags(home=tmp_path))
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_page(launched, tmp_path, monkeypatch):
+    """Every experiment at smoke scale: trained, predicted, concluded, kept and drawn."""
+    small = dataclasses.replace(papers.SCALES["smoke"], setting={"seq_len": 16, "batch_size": 4})
+    monkeypatch.setitem(papers.SCALES, "smoke", small)
+    monkeypatch.setattr(paper_laws, "N_BOOTSTRAP", 20)
+    out, home = tmp_path / "out", tmp_path / "home"
+    for name in MODULES:
+        assert launched("run", name, "--scale", "smoke", "--out", out) == 0
+    flags = ("--keep-from", out, "--scale", "smoke", "--home", home)
+    assert launched("results", *flags) == 0
+    assert {path.stem for path in home.glob("*.md")} >= set(MODULES)
+    scores = [row for name in MODULES for row in results.scores_of(name, home)]
+    assert len({row["run"] for row in scores}) == 4 and {row["blind"] for row in scores} == {"yes"}
+    assert all(row["measured"] != "-" for row in scores)
+    sizes = {path: path.stat().st_size for path in (home / "data").rglob("*.parquet")}
+    assert sum(sizes.values()) < 3e6
