@@ -149,9 +149,17 @@ def named(laws, both, batches, powers, found_shapes, inputs) -> dict[str, str]:
         "b_losses": f"{low:.2f} to {high:.2f}",
         "final_losses": f"{finals.min():.2f} to {finals.max():.2f}" if len(finals) else "none",
         "shape_spread": f"{max((s.excess for s in deep), default=0.0):.1%}",
-        "head_spread": f"{max((s.excess for s in found_shapes), default=0.0):.1%}",
+        "head_spread": f"{_head_spread(found_shapes):.1%}",
         **{f"scatter_{c}": _rms(row.fit) for c, row in _first(inputs).items()},
     }
+
+
+def _head_spread(found: "Sequence[Shape]") -> float:
+    """Largest difference of excess between heads of other widths in one depth and width."""
+    by_size: dict[tuple[int, int], list[float]] = {}
+    for shape in found:
+        by_size.setdefault((shape.n_layers, shape.d_model), []).append(shape.excess)
+    return max((max(values) - min(values) for values in by_size.values()), default=0.0)
 
 
 def _first(inputs: "FigureInputs") -> dict[str, Any]:

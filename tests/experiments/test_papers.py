@@ -8,6 +8,8 @@ import numpy as np
 import planted_sweep
 import pytest
 
+from analysis.figures import draw
+from analysis.figures.catalog import DRAWINGS
 from analysis.laws import Chinchilla, predict
 from experiments import (
     hoffmann_2022,
@@ -276,7 +278,8 @@ def test_from_nothing_to_a_page(launched, tmp_path, monkeypatch):
     """Every experiment at smoke scale: trained, predicted, concluded, kept and drawn."""
     small = dataclasses.replace(papers.SCALES["smoke"], setting={"seq_len": 16, "batch_size": 4})
     monkeypatch.setitem(papers.SCALES, "smoke", small)
-    monkeypatch.setattr(paper_laws, "N_BOOTSTRAP", 20)
+    monkeypatch.setattr(paper_laws, "N_BOOTSTRAP", 40)
+    monkeypatch.setattr(draw, "DRAWINGS", DRAWINGS)
     out, home = tmp_path / "out", tmp_path / "home"
     for name in MODULES:
         assert launched("run", name, "--scale", "smoke", "--out", out) == 0
