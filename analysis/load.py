@@ -23,7 +23,7 @@ from analysis.table.points import (
     points_from_columns,
     select,
 )
-from train.records import EVALUATION_COLUMNS
+from train.columns import EVALUATION_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -34,7 +34,7 @@ class PositionLoss:
 
 
 def position_loss(row: Mapping[str, Any]) -> PositionLoss:
-    """The losses by position of an evaluation (train.records.EVALUATION_COLUMNS)."""
+    """The losses by position of an evaluation (train.columns.EVALUATION_COLUMNS)."""
     edges = np.asarray(row["position_edges"], np.float64)
     return PositionLoss(
         edges[:-1],

@@ -24,7 +24,7 @@ DEFAULTS = (10_000, 1_000, 1_000_000)
 def write_sweep(folder: Path, n_runs: int, n_points: int) -> None:
     import pandas as pd
 
-    from train.records import CURVE_COLUMNS, RUN_COLUMNS
+    from train.columns import CURVE_COLUMNS, RUN_COLUMNS
 
     generator = np.random.default_rng(0)
     n_params = np.exp(generator.uniform(10, 18, n_runs)).round()

@@ -25,8 +25,8 @@ from experiments.plan import Cell, Plan  # noqa: E402
 from experiments.recipe import Recipe, Size  # noqa: E402
 from experiments.workspace import SweepFolder, Workspace, write_json_once  # noqa: E402
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops  # noqa: E402
+from train.columns import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS, column_type  # noqa: E402
 from train.config import Budget, DataConfig, RunSpec  # noqa: E402
-from train.records import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS, column_type  # noqa: E402
 
 DEFAULTS = (10_000, 150)
 FILLER = {"text": "synthetic", "truth": True, "real": 0.5, "whole": 7, "reals": [0.5, 0.25]}

@@ -19,17 +19,8 @@ from experiments.cells import CellRow, all_cells
 from experiments.parquet import read_table, write_table
 from experiments.plan import Plan
 from experiments.workspace import SweepFolder
-from train.records import (
-    CURVE_COLUMNS,
-    EVALUATION_COLUMNS,
-    RUN_COLUMNS,
-    Attempt,
-    RecordError,
-    column_type,
-    read_evaluations,
-    read_points,
-    read_run,
-)
+from train.columns import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS, column_type
+from train.records import Attempt, RecordError, read_evaluations, read_points, read_run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,17 +70,21 @@ def compact_cells(cells: Sequence[CellRow], store: Path, folder: SweepFolder) ->
         run_id: Attempt(store / run_id / f"attempt-{number}", number)
         for run_id, number in zip(runs.stamps, numbers, strict=True)
     }
+
+    def stamped(name: str) -> dict[str, str]:
+        return {
+            i: f"{stamp} {stamp_of(attempts[i].directory / name)}"
+            for i, stamp in runs.stamps.items()
+        }
+
     curves = _updated(
-        folder.curves_table, CURVE_COLUMNS, runs.stamps, lambda i: read_points(attempts[i])
-    )
+        folder.curves_table, CURVE_COLUMNS, stamped("curve.jsonl"),
+        lambda i: read_points(attempts[i]),
+    )  # fmt: skip
     if not curves.is_stored:
         _write(curves, folder.curves_table)
-    evaluated = {
-        i: f"{stamp} {stamp_of(attempts[i].directory / 'evaluations.jsonl')}"
-        for i, stamp in runs.stamps.items()
-    }
     evaluations = _updated(
-        folder.evaluations_table, EVALUATION_COLUMNS, evaluated,
+        folder.evaluations_table, EVALUATION_COLUMNS, stamped("evaluations.jsonl"),
         lambda i: read_evaluations(attempts[i]),
     )  # fmt: skip
     if not evaluations.is_stored:

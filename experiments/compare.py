@@ -25,7 +25,7 @@ from experiments.comparison import (
     tables_and_sentences,
     write_report,
 )
-from experiments.executors import How, execute
+from experiments.executors import How, check_how, execute
 from experiments.ideas import Idea, OwnParts, adopt_all
 from experiments.plan import Cell, Plan
 from experiments.recipe import Recipe, Size
@@ -116,6 +116,7 @@ def run(flags: CompareFlags, stage: "Stage") -> tuple[Mapping[str, Any], tuple[s
     from train.jobs import Job
 
     _check_factors(flags.lr_factors)
+    check_how(flags.how)
     folder = stage.workspace.ideas
     idea = adopt_all(flags.model, flags.loss, flags.optimizer, folder)
     corpus = prepare(flags.corpus, stage.workspace.data, tokenizer=flags.tokenizer, log=stage.say)

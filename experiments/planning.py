@@ -24,7 +24,7 @@ from train.data.batches import n_windows
 from train.data.corpora import TokenizedCorpus
 from train.jobs import Job
 from train.records import read_sound_run, to_plain
-from train.runtime import has_accelerator
+from train.runtime import has_accelerator, n_cores
 
 MAX_ROWS_READ = 300
 """Newest records that a calibration reads: of a workspace of 10,000 it must not wait."""
@@ -75,11 +75,14 @@ class Planned:
 
 
 def calibration_of(workspace: Workspace, n_workers: int) -> Calibration:
-    """From the newest records of this kind of machine; without any, from a probe of it."""
+    """From the newest records of this kind of machine; without any, from a probe of it.
+
+    Workers beyond the cores are other machines': the probe starts none of them.
+    """
     paths = sorted(workspace.runs.glob("*/run.json"), key=os.path.getmtime, reverse=True)
     ids = [path.parent.name for path in paths[:MAX_ROWS_READ]]
     rows = [row for run_id in ids if (row := read_sound_run(workspace.runs, run_id)) is not None]
-    return calibrate(of_this_machine(rows), lambda: probe(n_workers))
+    return calibrate(of_this_machine(rows), lambda: probe(min(n_workers, n_cores())))
 
 
 def limited(

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from experiments.estimates import share
 from model.accounting import train_flops_per_token
 from train.config import RunSpec
 from train.jobs import Job
@@ -16,17 +17,18 @@ PLAIN_EVERY_S = 15.0
 
 
 class SweepProgress:
-    """Counts FLOPs done of FLOPs planned; the rate so far gives the ETA.
+    """Counts work done of work planned; the rate so far gives the ETA.
 
-    Steps that a branch is spared count as neither.
+    Work is FLOPs over the share of the machine that a shape reaches, so that the small runs of a
+    sweep tell of its large ones. Steps that a branch is spared count as neither.
     """
 
     def __init__(self, jobs: Sequence[Job], n_done_before: int, console: Console):
         self._specs = {job.spec.run_id: job.spec for job in jobs}
         self.n_before = n_done_before
         self._n_own = {job.spec.run_id: job.n_steps_own for job in jobs}
-        self._flops = {job.spec.run_id: 0.0 for job in jobs}
-        self._total = sum(_flops_of(job.spec, job.n_steps_own) for job in jobs)
+        self._work = {job.spec.run_id: 0.0 for job in jobs}
+        self._total = sum(_work_of(job.spec, job.n_steps_own) for job in jobs)
         self._n_finished = 0
         self._started = self._printed = time.monotonic()
         self._console = console
@@ -46,7 +48,7 @@ class SweepProgress:
     def on_progress(self, progress: RunProgress) -> None:
         """A run logged a point."""
         spec = self._specs[progress.run_id]
-        self._flops[progress.run_id] = self._done(spec, progress.step)
+        self._work[progress.run_id] = self._done(spec, progress.step)
         note = f"{self._note()}; {_name(spec)} step {progress.step}/{progress.n_steps} "
         note += f"loss {progress.loss_nats:.3f}"
         self._bar.update(self._task, completed=self._share(), note=note)
@@ -59,7 +61,7 @@ class SweepProgress:
         """A run was committed."""
         spec = self._specs[row["run_id"]]
         self._n_finished += 1
-        self._flops[spec.run_id] = self._done(spec, spec.n_steps)
+        self._work[spec.run_id] = self._done(spec, spec.n_steps)
         if row["status"] == "finished":
             outcome = f"loss {row['loss_nats']:.4f} ± {row['loss_se_iid']:.4f} nats/token"
         else:
@@ -69,12 +71,12 @@ class SweepProgress:
         self._bar.update(self._task, completed=self._share(), note=self._note())
 
     def _done(self, spec: RunSpec, step: int) -> float:
-        """FLOPs of a run's own steps up to `step`; none for those that a trunk has taken."""
+        """Work of a run's own steps up to `step`; none for those that a trunk has taken."""
         n_shared = spec.n_steps - self._n_own[spec.run_id]
-        return _flops_of(spec, max(0, step - n_shared))
+        return _work_of(spec, max(0, step - n_shared))
 
     def _share(self) -> float:
-        return sum(self._flops.values()) / (self._total or 1.0)
+        return sum(self._work.values()) / (self._total or 1.0)
 
     def _note(self) -> str:
         share, elapsed = self._share(), time.monotonic() - self._started
@@ -83,9 +85,9 @@ class SweepProgress:
         return f"[{self.n_before + self._n_finished}/{n_all}] {_clock(elapsed)} elapsed, ETA {eta}"
 
 
-def _flops_of(spec: RunSpec, n_steps: int) -> float:
+def _work_of(spec: RunSpec, n_steps: int) -> float:
     per_token = train_flops_per_token(spec.model, "matmul_full")
-    return float(n_steps * spec.batch_tokens * per_token)
+    return n_steps * spec.batch_tokens * per_token / share(per_token, spec.batch_tokens)
 
 
 def _name(spec: RunSpec) -> str:
@@ -93,4 +95,6 @@ def _name(spec: RunSpec) -> str:
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -20,7 +20,7 @@ from experiments.cells import write_cells
 from experiments.compact import compact
 from experiments.compacting import compacting
 from experiments.estimates import estimate
-from experiments.executors import How, execute
+from experiments.executors import How, check_how, execute
 from experiments.executors.failures import RunsFailed
 from experiments.halting import refuse_cancelled
 from experiments.ladder_report import run_rows
@@ -74,9 +74,10 @@ def make_plan(experiment: ModuleType, options: Any, stage: Stage) -> tuple[Plan,
 def run(experiment: ModuleType, options: Any, stage: Stage, *, limits: Limits = NO_LIMITS) -> None:
     """All stages of a study.
 
-    Raises: SpecError: the sweep's folder holds another plan, or the plan does not fit its limits.
-        RunsFailed: some runs failed.
+    Raises: SpecError: the sweep's folder holds another plan, the plan does not fit its limits, or
+        it is to be trained on what is not there. RunsFailed: some runs failed.
     """
+    check_how(stage.how)
     if stage.retry_diverged is not None:
         diverged.check(stage.retry_diverged, experiment)
     plan, corpus = make_plan(experiment, options, stage)

@@ -1,8 +1,11 @@
 """Settings every test runs under, and the smallest model worth testing."""
 
+import fcntl
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -24,6 +27,9 @@ sys.path.append(str(Path(__file__).parent))  # for tiny_study
 
 TYPECHECKED = ("model", "train", "analysis")
 
+FOLDERS_AS_ONE = ("tests/figures/",)
+"""Of test files that share fixtures in memory which take longer to make than to use."""
+
 # Compilation makes the first example slow, so no example is held to a deadline.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -39,10 +45,65 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    share_compilations(config)
     if config.getoption("--typecheck"):
         import jaxtyping
 
         jaxtyping.install_import_hook(TYPECHECKED, "beartype.beartype")
+
+
+def share_compilations(config):
+    """One cache of compiled programs for all processes of a session, removed at its end.
+
+    xdist's workers, and the processes that tests start, take their environment from here. What
+    compiles faster than it is read is left out. A cache of the user's own is used and kept.
+    """
+    if hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """--dist loadfile, but the files of a folder of FOLDERS_AS_ONE go to one worker, like one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in FOLDERS_AS_ONE if file.startswith(folder)), file)
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory, request):
+    """once(name, make): a folder that make(folder) fills, in the first process that asks.
+
+    xdist gives each of its workers a session of its own; what takes long is made once for all of
+    them. For reading only.
+    """
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if hasattr(request.config, "workerinput") else own
+
+    def once(name, make):
+        folder, done = common / name, common / f"{name}.done"
+        with open(common / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
 
 
 @pytest.fixture(scope="session")
@@ -99,17 +160,23 @@ def told(launched, capsys):
 
 
 @pytest.fixture(scope="session")
-def finished_study(tmp_path_factory):
-    """The output folder of the tiny study, trained, fitted and drawn once. For reading only."""
+def finished_study(once, tmp_path_factory):
+    """The output folder of the tiny study, trained, fitted and drawn once. For reading only.
+
+    A copy for this process: commands that read a sweep bring its tables up to date.
+    """
+    out = tmp_path_factory.mktemp("out") / "study"
+    return shutil.copytree(once("finished-study", run_the_tiny_study), out, symlinks=True)
+
+
+def run_the_tiny_study(out):
     import tiny_study
 
     import launch
 
-    out = tmp_path_factory.mktemp("out")
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         tiny_study.install(patch.setattr)
         code = launch.main(["run", "quickstart", *tiny_study.FLAGS, "--out", str(out)])
     signal.signal(signal.SIGTERM, handler)
     assert code == 0
-    return out

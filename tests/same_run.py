@@ -7,7 +7,7 @@ import numpy as np
 from model.functional import flatten
 from train import records
 from train.checkpoint import load_weights, read_spec
-from train.records import RUN_COLUMNS
+from train.columns import RUN_COLUMNS
 
 ABOUT_THIS_ATTEMPT = {"attempt", "seconds", "seconds_compile", "resumed_from_step"}
 ABOUT_ITS_PARENT = {"parent_run_id", "parent_step", "train_flops_charged"}

@@ -17,13 +17,13 @@ ALLOWED = {
     "model": ("model",),
     "train": ("train", "model"),
     "train.data": ("train.data",),
-    "analysis": ("analysis", "train.records", "model.config", "model.accounting"),
+    "analysis": ("analysis", "train.columns", "train.records", "model.config", "model.accounting"),
     "experiments": ("experiments", "analysis", "train", "model"),
     "launch": ("experiments", "analysis", "train", "model"),
 }
 WITHOUT_JAX = (
-    "model.config", "model.accounting", "model.ladders", "train.records", "train.config",
-    "train.jobs", "train.lease", "train.outcomes",
+    "model.config", "model.accounting", "model.ladders", "train.columns", "train.records",
+    "train.config", "train.jobs", "train.lease", "train.outcomes",
 )  # fmt: skip
 PICKLE_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
 PICKLE_METHODS = {"read_pickle", "to_pickle"}

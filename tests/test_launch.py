@@ -29,6 +29,23 @@ def table(tmp_path_factory):
     return path
 
 
+FITS = {}
+
+
+@pytest.fixture
+def fitted_once(launched, monkeypatch):
+    """Commands that draw fit first: of a table that was fitted here before, the fits are taken."""
+    made = stages.study
+
+    def remembered(runs, objective):
+        key = objective, runs.to_json()
+        if key not in FITS:
+            FITS[key] = made(runs, objective)
+        return FITS[key]
+
+    monkeypatch.setattr(stages, "study", remembered)
+
+
 def sweep_name(out):
     return Workspace(out).sweep_names()[0]
 
@@ -105,6 +122,7 @@ def test_fit_of_a_sweep_is_that_of_its_run(told, finished_study, tmp_path):
             assert row["fit"]["parameters"] == old["fit"]["parameters"]
 
 
+@pytest.mark.usefixtures("fitted_once")
 @pytest.mark.parametrize("command", ["figures", "report"])
 def test_drawing_again_says_where_things_are(told, finished_study, monkeypatch, command):
     drawn = []
@@ -115,6 +133,7 @@ def test_drawing_again_says_where_things_are(told, finished_study, monkeypatch, 
     assert "report.html" in out
 
 
+@pytest.mark.usefixtures("fitted_once")
 def test_one_figure_is_drawn_by_name(told, finished_study, tmp_path):
     out, name = tmp_path / "out", sweep_name(finished_study)
     shutil.copytree(finished_study, out)
@@ -128,6 +147,7 @@ def test_one_figure_is_drawn_by_name(told, finished_study, tmp_path):
     assert all(path.startswith(("residuals", "position")) for path in drawn)
 
 
+@pytest.mark.usefixtures("fitted_once")
 def test_an_unknown_figure_and_folder_are_refused(told, finished_study, tmp_path):
     name = sweep_name(finished_study)
     code, _, err = told("figures", name, "--only", "fig1", "--out", finished_study)
@@ -251,6 +271,7 @@ def test_a_changed_plan_does_not_mix_with_the_old_one(told, finished_study, monk
     assert not (out / "runs").exists()
 
 
+@pytest.mark.usefixtures("fitted_once")
 def test_a_prediction_of_another_version_is_refused(told, finished_study, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished_study, out)
@@ -262,11 +283,10 @@ def test_a_prediction_of_another_version_is_refused(told, finished_study, tmp_pa
     assert code == 2 and "lacks is_blind" in err and "move" in err
 
 
-def test_too_many_workers_are_refused(told, tmp_path):
-    code, _, err = told(
-        "run", "quickstart", *tiny_study.FLAGS, "--workers", 99, "--out", tmp_path
-    )  # fmt: skip
-    assert code == 2 and "workers=99" in err
+def test_too_many_workers_are_refused_before_anything_is_made(told, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = told("run", "quickstart", *tiny_study.FLAGS, "--workers", 99, "--out", out)
+    assert code == 2 and "workers=99" in err and not out.exists()
 
 
 @pytest.mark.parametrize("command", sorted(launch.COMMANDS))

@@ -112,7 +112,7 @@ def position_edges(seq_len: int) -> tuple[int, ...]:
 def evaluation_row(
     evaluation: Evaluation, corpus: TokenizedCorpus, split: str = WHOLE_SPLIT, **about: Any
 ) -> dict[str, Any]:
-    """A row of train.records.EVALUATION_COLUMNS; `about` is run_id, attempt, step, is_result."""
+    """A row of train.columns.EVALUATION_COLUMNS; `about` is run_id, attempt, step, is_result."""
     positions = evaluation.by_position
     assert positions is not None
     n_bytes = corpus.n_validation_bytes if split == WHOLE_SPLIT else None

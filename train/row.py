@@ -3,12 +3,12 @@
 from typing import Any
 
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
+from train.columns import RECORD_VERSION
 from train.config import RunSpec
 from train.data.corpora import TokenizedCorpus
 from train.evaluate import Evaluation, bits_per_byte
 from train.inputs import Windows
 from train.noise import NoiseScale, NoiseSums, noise_scale
-from train.records import RECORD_VERSION
 
 
 def describe_spec(spec: RunSpec, windows: Windows, n_steps: int) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def execute(
 
     Raises: SpecError: `how` asks for what is not there.
     """
-    _check(how, "", {"workers": 1, "rows": 1})
+    check_how(how)
     if how.executor == "local":
         from experiments.executors import local
 
@@ -124,6 +124,15 @@ def execute(
     from experiments.executors.ray import execute_on_ray
 
     return execute_on_ray(jobs, corpus, workspace, how=how, console=console)
+
+
+def check_how(how: How) -> None:
+    """Raises: SpecError: no worker or row, or here more workers than cores."""
+    _check(how, "", {"workers": 1, "rows": 1})
+    if how.executor == "local":
+        from experiments.executors.local import check_workers
+
+        check_workers(how.workers)
 
 
 def _check(values: object, prefix: str, at_least: dict[str, int]) -> None:

@@ -64,8 +64,7 @@ def execute(
         runs failed, and the others are done. WorkerError: no worker stays alive.
         KeyboardInterrupt: Ctrl-C; a second one kills the workers.
     """
-    if n_workers is not None and not 1 <= n_workers <= n_cores():
-        raise SpecError(f"workers={n_workers} but there are {n_cores()} cores; use 1 to that")
+    check_workers(n_workers)
     if n_rows is not None and n_rows < 1:
         raise SpecError(f"rows={n_rows} but a program has one at least; use 1 or more, or leave it")
     missing, failures = missing_jobs(jobs, workspace.runs, console)
@@ -84,6 +83,12 @@ def execute(
     if failures:
         raise RunsFailed(failures)
     return sum(read_run(workspace.runs, job.spec.run_id) is not None for job in missing)
+
+
+def check_workers(n_workers: int | None) -> None:
+    """Raises: SpecError: more workers than cores, or none."""
+    if n_workers is not None and not 1 <= n_workers <= n_cores():
+        raise SpecError(f"workers={n_workers} but there are {n_cores()} cores; use 1 to that")
 
 
 def missing_jobs(

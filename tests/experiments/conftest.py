@@ -8,10 +8,10 @@ import tiny_study
 from experiments import quickstart
 from experiments.workspace import Workspace
 from train import records
+from train.columns import RUN_COLUMNS
 from train.config import Budget, DataConfig, OptimizerConfig, RunSpec
 from train.data import builders, corpora
 from train.data.languages import MarkovSource, as_corpus
-from train.records import RUN_COLUMNS
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from experiments.compact import compact
 from experiments.compacting import compacting as compacting_beside
 from experiments.stages import freeze_plan
 from train import records
-from train.records import CURVE_COLUMNS, EVALUATION_COLUMNS, RecordError
+from train.columns import CURVE_COLUMNS, EVALUATION_COLUMNS
+from train.records import RecordError
 
 TABLES = ("runs.parquet", "curves.parquet", "evaluations.parquet")
 
@@ -138,6 +139,16 @@ def test_a_reader_is_told_of_damage_with_the_remedy(plan, workspace, folder, add
     folder.curves_table.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="is damaged .* python launch.py fit "):
         load_sweep(folder.path)
+
+
+@pytest.mark.parametrize("name", ["curve.jsonl", "evaluations.jsonl"])
+def test_damage_after_compaction_is_seen_by_the_next_one(plan, workspace, folder, add, name):
+    add(0)
+    compact(plan, workspace.runs, folder)
+    path = workspace.runs / plan.cells[0].spec.run_id / "attempt-1" / name
+    path.write_bytes(path.read_bytes().replace(b'"step"', b'*step"', 1))
+    with pytest.raises(RecordError, match=str(path)):
+        compact(plan, workspace.runs, folder)
 
 
 def test_a_value_of_another_type_names_the_run(plan, workspace, folder, add):

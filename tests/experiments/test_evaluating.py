@@ -13,6 +13,7 @@ from analysis.load import load_sweep
 from experiments import evaluating
 from experiments.workspace import Workspace
 from train import records
+from train.columns import EVALUATION_COLUMNS
 from train.config import SpecError
 from train.data import builders, corpora
 from train.data.sources import Document
@@ -72,7 +73,7 @@ def test_a_sweep_of_an_earlier_version_has_no_evaluations(workspace, sweep, tmp_
     for path in (folder.runs_table, folder.curves_table):
         shutil.copy(path, tmp_path)
     found = load_sweep(tmp_path).evaluations
-    assert list(found.columns) == list(records.EVALUATION_COLUMNS) and not len(found)
+    assert list(found.columns) == list(EVALUATION_COLUMNS) and not len(found)
 
 
 def test_weights_without_an_evaluation_score_what_their_record_says(workspace):

@@ -20,6 +20,7 @@ from experiments.executors.local import execute
 from experiments.progress import SweepProgress
 from experiments.stages import freeze_plan
 from train import checkpoint, lease, records
+from train.columns import RUN_COLUMNS
 from train.jobs import Job
 from train.lease import Halt
 from train.parts import CPU_MICROBATCH_TOKENS
@@ -96,7 +97,7 @@ def test_what_another_holds_is_waited_for(make_spec, shared_workspace, launch):
 
     def others():
         lease.end(attempts[0])
-        row = {**dict.fromkeys(records.RUN_COLUMNS), "run_id": theirs.run_id, "attempt": 1}
+        row = {**dict.fromkeys(RUN_COLUMNS), "run_id": theirs.run_id, "attempt": 1}
         row |= {"status": "diverged", "diverged_step": 7, "seconds": 1.0}
         records.commit(store, attempts[1], row)
 

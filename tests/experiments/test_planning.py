@@ -251,3 +251,13 @@ def test_memory_is_that_of_the_compiled_programs(size, rules):
     told = footprint.evaluation_bytes(spec) - footprint.state_bytes(spec)
     assert told == pytest.approx(temporary, rel=0.2)
     assert footprint.device_bytes(spec, "cpu") >= told
+
+
+def test_a_probe_starts_no_more_processes_than_cores(workspace, monkeypatch):
+    """A SLURM of 16 tasks, say, is not this machine."""
+    asked = []
+    monkeypatch.setattr(planning, "n_cores", lambda: 2)
+    monkeypatch.setattr(planning, "probe", lambda n: asked.append(n) or 1e10)
+    for n in (1, 16):
+        planning.calibration_of(workspace, n)
+    assert asked == [1, 2]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.compact import PART_COLUMNS
-from train.records import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS, column_type
+from train.columns import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS, column_type
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "records.md").read_text()
 KINDS = {

@@ -13,10 +13,11 @@ from experiments.executors.local import execute
 from experiments.progress import SweepProgress
 from experiments.stages import Stage, freeze_plan, frozen_plan
 from experiments.workspace import read_json, write_json, write_json_once
+from model.accounting import train_flops_per_token
 from train import records
+from train.columns import CURVE_COLUMNS, RUN_COLUMNS
 from train.config import SpecError
 from train.jobs import Job, Progress
-from train.records import CURVE_COLUMNS, RUN_COLUMNS
 
 
 @pytest.fixture
@@ -224,6 +225,22 @@ def test_progress_off_a_terminal_is_plain_lines_with_eta(plan, monkeypatch, caps
     assert "ETA" in lines[0]
     assert "[4/5]" in lines[1] and "loss 1.5000 ± 0.0100 nats/token" in lines[1]
     assert "[5/5]" in lines[2] and "diverged at step 8" in lines[2]
+
+
+def test_time_left_weighs_a_shape_by_how_fast_it_runs_and_tells_hours(plan, monkeypatch):
+    small = plan.cells[0].spec
+    wide = dataclasses.replace(
+        small, model=dataclasses.replace(small.model, d_model=256, n_heads=4, n_layers=8)
+    )
+    clock = iter((0.0, 1000.0))
+    monkeypatch.setattr("experiments.progress.time.monotonic", lambda: next(clock))
+    progress = SweepProgress([Job(small), Job(wide)], 0, Console(quiet=True))
+    progress._work[small.run_id] = progress._done(small, small.n_steps)
+    flops = [train_flops_per_token(spec.model, "matmul_full") for spec in (small, wide)]
+    hours, minutes, seconds = map(int, progress._note().split("ETA ")[1].split(":"))
+    left = 3600 * hours + 60 * minutes + seconds
+    by_flops = 1000 * flops[1] / flops[0]
+    assert 0.25 * by_flops < left < 0.75 * by_flops, "a wide model reaches more of a core"
 
 
 def test_a_changed_prediction_is_refused(folder):

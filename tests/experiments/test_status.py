@@ -20,9 +20,9 @@ from experiments.stages import freeze_plan
 from experiments.status import sweep_status
 from experiments.status_view import StatusFlags, clock, most_wanted, totals
 from train import lease, records
+from train.columns import CURVE_COLUMNS
 from train.config import SpecError
 from train.lease import Halt
-from train.records import CURVE_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """

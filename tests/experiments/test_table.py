@@ -11,8 +11,8 @@ from experiments.compact import PART_COLUMNS, compact
 from experiments.expression import rows_where
 from experiments.stages import freeze_plan
 from experiments.table import as_text, records_of
+from train.columns import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS, column_type
 from train.config import SpecError
-from train.records import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS, column_type
 
 TABLE = pd.DataFrame(
     {

@@ -16,8 +16,9 @@ from experiments.workspace import read_json
 from model.accounting import count_params
 from model.ladders import LADDERS
 from train import records
+from train.columns import CURVE_COLUMNS
 from train.config import SpecError
-from train.records import CURVE_COLUMNS, read_run
+from train.records import read_run
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ def main() -> int:
 
 def _train(store: Path, run_id: str, attempt: Any, is_lost: Any) -> None:
     from train import lease, records
+    from train.columns import RUN_COLUMNS
 
     first = _resume(store, run_id, attempt) + 1
     attempt.checkpoint_dir.mkdir(exist_ok=True)
@@ -70,7 +71,7 @@ def _train(store: Path, run_id: str, attempt: Any, is_lost: Any) -> None:
             records.write_atomically(attempt.checkpoint_dir / "latest.json", json.dumps(step))
     if lease.is_fenced(attempt):
         return
-    row = {**dict.fromkeys(records.RUN_COLUMNS), "run_id": run_id, "attempt": attempt.number}
+    row = {**dict.fromkeys(RUN_COLUMNS), "run_id": run_id, "attempt": attempt.number}
     records.commit(
         store, attempt, {**row, "status": "finished", "loss_nats": loss_at(run_id, N_STEPS)}
     )

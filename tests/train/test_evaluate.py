@@ -6,6 +6,7 @@ import pytest
 
 from model.functional import apply, init_params
 from model.kernels import CPU
+from train.columns import EVALUATION_COLUMNS
 from train.evaluate import (
     MAX_POSITIONS,
     by_position,
@@ -14,7 +15,6 @@ from train.evaluate import (
     position_edges,
     summarize,
 )
-from train.records import EVALUATION_COLUMNS
 
 
 @pytest.fixture(scope="module")

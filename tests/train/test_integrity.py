@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from train import checkpoint, integrity, lease, records
-from train.records import EVALUATION_COLUMNS, RUN_COLUMNS, RecordError
+from train.columns import EVALUATION_COLUMNS, RUN_COLUMNS
+from train.records import RecordError
 
 RUN = "0123456789abcdef"
 POINT = {"run_id": RUN, "attempt": 1, "step": 4, "loss_nats": 2.25}

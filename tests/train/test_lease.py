@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from train import lease, records
+from train.columns import RUN_COLUMNS
 from train.lease import Halt, Holder, Lost, Unavailable, Watch
-from train.records import RUN_COLUMNS, RecordError
+from train.records import RecordError
 
 RUN = "0123456789abcdef"
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ from same_run import Killed, kill_at, result_of, stop_after
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
 from train import inputs, loop, records
 from train.checkpoint import read_spec
+from train.columns import CURVE_COLUMNS, RUN_COLUMNS
 from train.config import Budget, OptimizerConfig, ScheduleConfig, SpecError
 from train.loop import Interrupted
-from train.records import RUN_COLUMNS
 
 N_STEPS = 100
 
@@ -55,7 +55,7 @@ def test_curve_is_that_of_the_run(undisturbed, make_spec):
     row, store = undisturbed
     spec = make_spec(N_STEPS)
     points = records.read_points(records.committed_attempt(store, row))
-    assert all(set(point) == set(records.CURVE_COLUMNS) for point in points)
+    assert all(set(point) == set(CURVE_COLUMNS) for point in points)
     assert points[0]["step"] == 1 and points[-1]["step"] == N_STEPS
     assert points[-1]["n_tokens"] == row["n_tokens"]
     assert points[-1]["train_flops_matmul_full"] == row["train_flops_matmul_full"]

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train import records
-from train.records import EVALUATION_COLUMNS, RUN_COLUMNS, RecordError
+from train.columns import EVALUATION_COLUMNS, RECORD_VERSION, RUN_COLUMNS
+from train.records import RecordError
 
 RUN = "0123456789abcdef"
 
@@ -106,7 +107,7 @@ def test_a_record_of_an_older_version_is_read_with_its_later_columns_empty(
     found = records.read_run(tmp_path, RUN)
     assert found is not None and found == {**old, **dict.fromkeys(later)}
     assert found.keys() == RUN_COLUMNS.keys()
-    path.write_text(json.dumps({**old, "record_version": records.RECORD_VERSION}))
+    path.write_text(json.dumps({**old, "record_version": RECORD_VERSION}))
     with pytest.raises(RecordError, match="does not have the columns of record_version=4"):
         records.read_run(tmp_path, RUN)
     with pytest.raises(RecordError, match="differs in .*retry_of"):

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -95,12 +96,11 @@ def test_two_steps_equal_adamw_written_by_hand(step, tiny, windows):
     )
     initial = init_params(tiny, 0)
     structure = jax.tree.structure(initial)
-    gradient = jax.jit(jax.grad(lambda p, w: mean_loss(tiny, p, w, CPU)))
 
     def gradient_of(batch):
         def at(params):
             leaves = [params[name].astype(np.float32) for name in names]
-            return flatten(gradient(jax.tree.unflatten(structure, leaves), batch))
+            return gradients_at(tiny, jax.tree.unflatten(structure, leaves), batch)
 
         return at
 
@@ -114,8 +114,13 @@ def test_two_steps_equal_adamw_written_by_hand(step, tiny, windows):
         np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def gradients_at(tiny, params, batch):
-    return flatten(jax.jit(jax.grad(lambda p: mean_loss(tiny, p, batch, CPU)))(params))
+@functools.partial(jax.jit, static_argnums=0)
+def gradient(cfg, params, batch):
+    return jax.grad(lambda p: mean_loss(cfg, p, batch, CPU))(params)
+
+
+def gradients_at(cfg, params, batch):
+    return flatten(gradient(cfg, params, batch))
 
 
 def test_two_steps_equal_sgd_with_momentum_written_by_hand(step, tiny, windows):
