@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.laws import Chinchilla, predict
 from analysis.load import Sweep
 from experiments.cells import cell_rows
-from train.records import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS
+from train.columns import CURVE_COLUMNS, EVALUATION_COLUMNS, RUN_COLUMNS
 from train.row import describe_spec
 
 LAW = {"E": 1.2, "A": 40.0, "B": 900.0, "alpha": 0.38, "beta": 0.52}
