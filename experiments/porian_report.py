@@ -91,13 +91,13 @@ def counted_alone(runs: Frame) -> dict[str, Any]:
     omega = float(np.exp(np.log(factors).mean()))
     measured = exponent(body.allocation.get("a"), body.allocation_intervals.get("a"))
     with_all = exponent(total.allocation.get("a"), total.allocation_intervals.get("a"))
-    slope, span = math.nan, (math.nan, math.nan)
+    counted, span = math.nan, (math.nan, math.nan)
     if total.ok:
         names = total.law.parameter_names
         vectors = np.vstack([[total.parameters[k] for k in names], total.draws])
-        slopes = [_slope(dict(zip(names, v, strict=True)), n, omega) for v in vectors]
-        slope, span = slopes[0], percentile_interval(np.array(slopes[1:]))
-    alone = exponent(slope, span)
+        slopes = [slope(dict(zip(names, v, strict=True)), n, omega) for v in vectors]
+        counted, span = slopes[0], percentile_interval(np.array(slopes[1:]))
+    alone = exponent(counted, span)
     rows: list[Row] = [
         {"a": "of all parameters, measured (joint fit, C = 6ND)", "value": with_all},
         {"a": "without embeddings, from that law by counting alone", "value": alone},
@@ -114,13 +114,14 @@ def counted_alone(runs: Frame) -> dict[str, Any]:
     return {"rows": rows, "named": named}
 
 
-def _slope(law: dict[str, float], n: np.ndarray, omega: float) -> float:
-    """d log N* / d log C over the sizes, by least squares."""
-    if not all(math.isfinite(v) for v in law.values()):
+def slope(law: dict[str, float], n: np.ndarray, omega: float) -> float:
+    """d log N* / d log C over the sizes, by least squares; NaN for a law that has no optimum there."""
+    sizes = np.geomspace(n.min(), n.max(), 33)
+    with np.errstate(all="ignore"):
+        log_c = np.log(optimal_flops(sizes, law, omega)[0])
+    if not np.isfinite(log_c).all():
         return math.nan
-    flops, _ = optimal_flops(np.geomspace(n.min(), n.max(), 33), law, omega)
-    x = np.log(flops)
-    return float(np.polyfit(x, np.log(np.geomspace(n.min(), n.max(), 33)), 1)[0])
+    return float(np.polyfit(log_c, np.log(sizes), 1)[0])
 
 
 def neighbour_rows(plan: Plan, sweep: Sweep) -> list[Row]:

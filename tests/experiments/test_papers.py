@@ -24,6 +24,7 @@ from experiments import (
 )
 from experiments.kaplan_reading import along_trunks
 from experiments.plan import plan_from_json
+from experiments.porian_report import slope
 from experiments.workspace import write_json
 from model.accounting import count_params, train_flops
 from train.config import SpecError
@@ -183,6 +184,14 @@ def test_porian_moves_from_counting_and_warming_up_to_the_planted_exponent(endin
     measured, alone = first_number(named["a_body"]), first_number(named["a_counted"])
     assert alone > first_number(named["a_all"]) + 0.05
     assert abs(measured - alone) < 0.08
+
+
+def test_a_law_without_an_optimum_has_no_slope():
+    n = np.array([3e3, 2e5])
+    law = {**planted_sweep.LAW, "A": 0.0}
+    assert np.isnan(slope(law, n, 338.0))
+    # With embeddings negligible the count changes nothing.
+    assert slope(planted_sweep.LAW, n, 1e-9) == pytest.approx(A)
 
 
 def test_kaplan_gives_every_law(endings):
