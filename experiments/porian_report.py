@@ -115,7 +115,7 @@ def counted_alone(runs: Frame) -> dict[str, Any]:
 
 
 def slope(law: dict[str, float], n: np.ndarray, omega: float) -> float:
-    """d log N* / d log C over the sizes, by least squares; NaN for a law that has no optimum there."""
+    """d log N* / d log C over the sizes, by least squares; NaN where it has no optimum."""
     sizes = np.geomspace(n.min(), n.max(), 33)
     with np.errstate(all="ignore"):
         log_c = np.log(optimal_flops(sizes, law, omega)[0])

@@ -188,7 +188,7 @@ def test_porian_moves_from_counting_and_warming_up_to_the_planted_exponent(endin
 
 def test_a_law_without_an_optimum_has_no_slope():
     n = np.array([3e3, 2e5])
-    law = {**planted_sweep.LAW, "A": 0.0}
+    law = {**planted_sweep.LAW, "A": np.float64(0.0)}
     assert np.isnan(slope(law, n, 338.0))
     # With embeddings negligible the count changes nothing.
     assert slope(planted_sweep.LAW, n, 1e-9) == pytest.approx(A)
