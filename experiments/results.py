@@ -3,7 +3,7 @@
 docs/results/data/NAME/ holds what a finished sweep of an experiment left: plan, runs, evaluations,
 curves (thinned), prediction and score. `results` reads these and nothing else and writes
 docs/results/NAME.md with its figures, predictions.md, README.md and summary.md. What people write
-is in docs/results/prose/NAME.md and LOG.md; numbers are {name} there and come from the records.
+is in docs/results/prose/NAME.txt and LOG.md; numbers are {name} there and come from the records.
 """
 
 import re
@@ -92,7 +92,7 @@ def write_page(name: str, found: tuple[Plan, Sweep, Ending], home: Path) -> None
 
 def prose_of(name: str, home: Path) -> str:
     """What a person wrote of an experiment; empty before anyone did."""
-    path = home / "prose" / f"{name}.md"
+    path = home / "prose" / f"{name}.txt"
     return path.read_text() if path.exists() else ""
 
 

@@ -42,6 +42,6 @@ def test_the_score_of_predictions_is_that_of_the_records(tmp_path):
 
 
 def test_every_name_in_the_prose_of_an_unwritten_page_is_a_placeholder():
-    for path in (HOME / "prose").glob("*.md"):
+    for path in (HOME / "prose").glob("*.txt"):
         assert path.stem in results.EXPERIMENTS
         assert results.PLACEHOLDER.search(path.read_text())

@@ -250,7 +250,7 @@ def home(tmp_path, plans, monkeypatch):
     scored = {**entry, "error_nats": 0.3, "hit": False}
     write_json(folder.score, {"measured_loss_nats": 2.0, "predictions": [scored]})
     (tmp_path / "prose").mkdir()
-    (tmp_path / "prose" / "wsd_2024.md").write_text("A branch ends {difference} above.\n")
+    (tmp_path / "prose" / "wsd_2024.txt").write_text("A branch ends {difference} above.\n")
     return tmp_path
 
 
@@ -272,7 +272,7 @@ def test_a_page_is_a_function_of_its_records(home):
 
 
 def test_prose_names_only_numbers_that_there_are(home):
-    (home / "prose" / "wsd_2024.md").write_text("It is {no_such}.")
+    (home / "prose" / "wsd_2024.txt").write_text("It is {no_such}.")
     with pytest.raises(SpecError, match="no_such.*difference"):
         results.results(results.ResultsFlags(home=home))
 
