@@ -13,7 +13,7 @@ LOCK_ARGS := --quiet --upgrade --universal --python-version 3.11 --generate-hash
 PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow test-slurm test-ray test-hf test-browser tpu-aot test-aot torture bench docs-figures lint format types env lock clean
+.PHONY: help quickstart test slow test-slurm test-ray test-hf test-browser tpu-aot test-aot torture bench results docs-figures lint format types env lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ bench: $(INSTALLED) ## run the benchmarks
 
 torture: $(INSTALLED) ## kill, starve and damage small sweeps for half an hour; prints a table
 	@PYTHONPATH=.:tests $(PY) -m torture $(TORTURE_ARGS)
+
+results: $(INSTALLED) ## draw the pages of docs/results again from the kept records
+	@$(PY) launch.py results
 
 docs-figures: $(INSTALLED) ## draw the figures of docs/analysis.md (DATA=folder of the published points)
 	$(PY) docs/draw_analysis.py $(if $(DATA),--data "$(DATA)")

@@ -45,6 +45,7 @@ commands:
                        figure, --data DIR: the paper's own beside it, --layout column: for print,
                        --formats png pdf svg
   report SWEEP [NEW]   the page that explores a sweep; with NEW: one that compares the two
+  results              draw docs/results again from the kept records (--keep-from OUT: keep first)
   evaluate SWEEP|RUN   score trained weights on other corpora, by token position
   tasks RUN...         copying, sorting, cloze and other tasks after 0, 1, ... shots, by likelihood
   sample RUN           text, or the next-token table, from a trained run, or from a GPT-2 of
@@ -389,6 +390,7 @@ COMMANDS = {
     "cancel": partial(_called, "halting", "cancel", "HaltFlags", "cancel"),
     "retry": partial(_called, "halting", "retry", "HaltFlags", "retry"),
     "data": partial(_called, "data_view", "data", "DataFlags", "data"),
+    "results": partial(_called, "results", "results", "ResultsFlags", "results"),
     "ngrams": partial(_answered, "baselines", "ngrams", "NgramFlags"),
     "train": partial(_called, "large", "train_large", "LargeFlags", "train"),
     "aot": partial(_answered, "aot", "aot", "AotFlags"),

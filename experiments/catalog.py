@@ -5,14 +5,18 @@ from types import ModuleType
 from experiments import (
     critical_batch,
     d_ladder,
+    hoffmann_2022,
     isoflop,
+    kaplan_2020,
     ladder,
     n_ladder,
+    porian_2024,
     quickstart,
     surface,
     sweep,
     trunks,
     tune,
+    wsd_2024,
 )
 from train.config import SpecError
 
@@ -27,6 +31,10 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "tune": tune,
     "critical_batch": critical_batch,
     "ladder": ladder,
+    "hoffmann_2022": hoffmann_2022,
+    "wsd_2024": wsd_2024,
+    "kaplan_2020": kaplan_2020,
+    "porian_2024": porian_2024,
 }
 """Each module has Options (a frozen dataclass of flags) and plan(options, corpus) -> Plan;
 experiments.ending says what else it may have."""

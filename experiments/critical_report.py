@@ -25,6 +25,8 @@ from experiments.plan import Plan
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.figures.critical_batch import SizeFound
+
 Row = Mapping[Any, Any]
 Points = tuple[np.ndarray, np.ndarray]
 
@@ -38,24 +40,11 @@ CAPTION = (
 
 def conclude(plan: Plan, sweep: Sweep) -> Ending:
     """Everything that the records of a batch sweep say, size by size."""
-    from analysis.figures.critical_batch import SizeFound, critical_figure
+    from analysis.figures.critical_batch import critical_figure
 
-    rows, points = sweep.runs.to_dict("records"), points_of(sweep.curves)
-    found = []
-    for size in sorted({(row["n_layers"], row["d_model"]) for row in rows}):
-        mine = [row for row in rows if (row["n_layers"], row["d_model"]) == size]
-        curves = curves_of(mine, points)
-        losses = targets(curves, int(plan.options["n_targets"]))
-        critical = critical_batches(curves, losses)
-        law = critical_law(critical)
-        compared = compare(law, best_noise(mine, points))
-        found.append(SizeFound(f"{size[0]}x{size[1]}", tuple(critical), law, tuple(compared)))
-    tables = {}
-    for size in found:
-        tables[f"{size.name}: critical batch by loss (90% intervals)"] = _critical(size.critical)
-        tables[f"{size.name}: gradient noise scale beside it"] = _compared(size.compared)
-    laws = {size.name: _law(size.law) for size in found}
-    tables["B_crit = B* / L^(1/alpha_B)"] = [{"size": k} | v for k, v in laws.items()]
+    rows = sweep.runs.to_dict("records")
+    found = by_size(rows, points_of(sweep.curves), int(plan.options["n_targets"]))
+    tables = tables_of(found)
     diverged = sum(row["status"] == "diverged" for row in rows)
     sentences = (
         f"{plan.name}: plan {plan.hash}, {len(rows)} runs, {diverged} diverged; B_crit and "
@@ -69,6 +58,33 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
     return Ending(
         tables, sentences, {"tables": tables}, {"critical_batch": (figure, CAPTION)}
     )  # fmt: skip
+
+
+def by_size(rows: Sequence[Row], points: Mapping[str, Points], n_targets: int) -> "list[SizeFound]":
+    """B_crit at `n_targets` losses, its law, and the noise scale beside it, of every size."""
+    from analysis.figures.critical_batch import SizeFound
+
+    found = []
+    for size in sorted({(row["n_layers"], row["d_model"]) for row in rows}):
+        mine = [row for row in rows if (row["n_layers"], row["d_model"]) == size]
+        curves = curves_of(mine, points)
+        losses = targets(curves, n_targets)
+        critical = critical_batches(curves, losses)
+        law = critical_law(critical)
+        compared = compare(law, best_noise(mine, points))
+        found.append(SizeFound(f"{size[0]}x{size[1]}", tuple(critical), law, tuple(compared)))
+    return found
+
+
+def tables_of(found: "Sequence[SizeFound]") -> dict[str, list[dict[str, str]]]:
+    """What was found of every size, as rows by title."""
+    tables = {}
+    for size in found:
+        tables[f"{size.name}: critical batch by loss (90% intervals)"] = _critical(size.critical)
+        tables[f"{size.name}: gradient noise scale beside it"] = _compared(size.compared)
+    laws = {size.name: _law(size.law) for size in found}
+    tables["B_crit = B* / L^(1/alpha_B)"] = [{"size": k} | v for k, v in laws.items()]
+    return tables
 
 
 def curves_of(rows: Sequence[Row], points: Mapping[str, Points]) -> list[Curve]:
@@ -117,9 +133,9 @@ def _critical(found: Sequence[Critical]) -> list[dict[str, str]]:
     return [
         {
             "loss": number(c.loss_nats),
-            "S_min": _with_interval(c.s_min),
-            "E_min": _with_interval(c.e_min),
-            "B_crit": _with_interval(c.b_crit),
+            "S_min": spread(c.s_min),
+            "E_min": spread(c.e_min),
+            "B_crit": spread(c.b_crit),
             "steps by batch": ", ".join(
                 f"{b:.0f}: {number(s, 3)}" for b, s in zip(c.batch_tokens, c.n_steps, strict=True)
             ),
@@ -136,7 +152,7 @@ def _compared(found: Sequence[Compared]) -> list[dict[str, str]]:
             "lr": number(c.lr, 3),
             "loss": number(c.loss_nats),
             "B_simple": f"{number(c.b_simple, 3)} {interval(c.interval, 3)}",
-            "B_crit / B_simple": _with_interval(c.ratio),
+            "B_crit / B_simple": spread(c.ratio),
             "at a loss of the sweep": "no, by the law beyond it" if c.is_extrapolated else "yes",
         }
         for c in found
@@ -145,8 +161,8 @@ def _compared(found: Sequence[Compared]) -> list[dict[str, str]]:
 
 def _law(law: CriticalLaw) -> dict[str, str]:
     return {
-        "B*": _with_interval(law.b_star),
-        "1/alpha_B": _with_interval(1 / law.alpha_b),
+        "B*": spread(law.b_star),
+        "1/alpha_B": spread(1 / law.alpha_b),
         "losses": interval(law.loss_range),
         "status": law.status,
     }
@@ -164,5 +180,6 @@ def _edges(found) -> list[str]:
     return said
 
 
-def _with_interval(values: np.ndarray) -> str:
+def spread(values: np.ndarray) -> str:
+    """The measured value (row 0) with the interval of its draws."""
     return f"{number(float(values[0]), 3)} {interval(percentile_interval(values[1:]), 3)}"

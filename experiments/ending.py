@@ -2,8 +2,9 @@
 
 Such a module has, besides Options and plan, `conclude(plan, sweep) -> Ending`, which replaces fits,
 prediction and figures of a study, and may have `extend(plan, rows) -> cells`: what the finished
-runs ask for next, such as a learning rate beyond the best one tried. Both are functions of the
-records, so a sweep can be concluded again from them. Any experiment may have `notes(options)`,
+runs ask for next, such as a learning rate beyond the best one tried. If its plan holds a run out,
+`predict(plan, sweep, cell) -> predictions` says its loss before it is trained. All are functions of
+the records, so a sweep can be concluded again from them. Any experiment may have `notes(options)`,
 sentences that `plan` prints under its table.
 """
 
@@ -49,9 +50,10 @@ def of_plan(plan: Plan) -> ModuleType | None:
 def extended(experiment: ModuleType, plan: Plan, store: Path) -> Plan:
     """The plan with all cells that its finished runs ask for; the last ones may lack a record."""
     while hasattr(experiment, "extend"):
-        rows = {cell.spec.run_id: read_run(store, cell.spec.run_id) for cell in plan.cells}
+        ids = [cell.spec.run_id for cell in plan.cells if cell.role != "held_out"]
+        rows = {run_id: read_run(store, run_id) for run_id in ids}
         known = {run_id: row for run_id, row in rows.items() if row is not None}
-        if len(known) < len(plan.cells):
+        if len(known) < len(ids):
             break
         more = experiment.extend(plan, known)
         if not more:

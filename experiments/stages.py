@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from analysis.load import load_sweep
-from analysis.study import Study, predict_held_out, study
+from analysis.study import ConventionPrediction, Study, predict_held_out, study
 from experiments import diverged, ending, floors, summary
 from experiments.branches import remove_spent_points
 from experiments.cells import write_cells
@@ -98,6 +98,8 @@ def run(experiment: ModuleType, options: Any, stage: Stage, *, limits: Limits = 
     train(wanted, wanted.of_role("trunk", "grid", "seed"), corpus, stage)
     if hasattr(experiment, "conclude"):
         train_extensions(experiment, plan, corpus, stage)
+        train_held_out(experiment, plan, corpus, stage)
+        remove_spent_points(list(wanted.jobs.values()), stage.workspace.runs)
         conclude(plan.name, stage)
         remove_leftovers((cell.spec.run_id for cell in wanted.cells), stage.workspace.runs, folder)
         return
@@ -178,9 +180,29 @@ def train_extensions(
 ) -> None:
     """Train what the runs of a plan ask for, until they ask for no more, or were cancelled."""
     store = stage.workspace.runs
-    while left := missing(plan := ending.extended(experiment, plan, store), stage.workspace):
-        if not train(plan, left, corpus, stage):
+    while True:
+        plan = ending.extended(experiment, plan, store)
+        left = [c for c in missing(plan, stage.workspace) if c.role != "held_out"]
+        if not left or not train(plan, left, corpus, stage):
             return
+
+
+def train_held_out(
+    experiment: ModuleType, plan: Plan, corpus: TokenizedCorpus, stage: Stage
+) -> None:
+    """Write what an experiment with an ending of its own predicts of its held-out run, then train
+    it, and hold the one against the other."""
+    folder = stage.workspace.sweep(plan.name)
+    for cell in plan.of_role("held_out"):
+        compact(plan, stage.workspace.runs, folder)
+        if not folder.prediction.exists():
+            predictions = experiment.predict(plan, load_sweep(folder.path), cell)
+            write_prediction(plan, cell, predictions, stage.workspace)
+        stage.console.print(summary.prediction_table(written_prediction(folder)))
+        train(plan, [cell], corpus, replace(stage, how=replace(stage.how, workers=1)))
+        score(plan, stage.workspace, folder)
+        if folder.score.exists():
+            stage.console.print(summary.score_table(read_json(folder.score)))
 
 
 def conclude(sweep: str, stage: Stage) -> ending.Ending:
@@ -262,9 +284,21 @@ def freeze_prediction(plan: Plan, cell: Cell, fitted: Study, workspace: Workspac
         n_params={"total": counts.total, "non_embedding": counts.non_embedding},
         n_tokens=cell.spec.n_tokens,
     )
+    table_hash = fitted.settled[0].fit.table_hash
+    write_prediction(plan, cell, predictions, workspace, table_hash=table_hash)
+
+
+def write_prediction(
+    plan: Plan,
+    cell: Cell,
+    predictions: Sequence[ConventionPrediction],
+    workspace: Workspace,
+    **labels: str,
+) -> None:
+    """Write predictions of a run, once and under their hash; a second call changes nothing."""
     values = {
         "plan_hash": plan.hash,
-        "table_hash": fitted.settled[0].fit.table_hash,
+        **labels,
         "run_id": cell.spec.run_id,
         "is_blind": read_run(workspace.runs, cell.spec.run_id) is None,
         "n_tokens": cell.spec.n_tokens,

@@ -71,7 +71,7 @@ def data_and_steps(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     Source: after Kaplan et al. 2020, arXiv:2001.08361, figs. 4 and 9, eqs. 1.5, 1.6 and 4.3.
     """
     law = fit(KaplanND(), inputs.main_points, "ls_log", n_bootstrap=N_DRAWS)
-    steps = _curve_points(inputs)
+    steps = curve_points(inputs)
     of_steps = fit(KaplanNS(), steps, "ls_log", n_bootstrap=N_DRAWS) if len(steps) else None
     figure, axes = style.panels(
         page,
@@ -179,7 +179,7 @@ def _steps_panel(
     ax.plot([], [], color=style.GREY, linewidth=1, label=style.wrapped(text))
 
 
-def _curve_points(inputs: FigureInputs) -> Points:
+def curve_points(inputs: FigureInputs) -> Points:
     """Points (N, S, L) along the curves after their warm-up, thinned; a run is one cluster."""
     runs = inputs.runs.drop_duplicates("run_id").set_index("run_id")
     drawn = curves.lines(inputs, "step") if "step" in inputs.curves.columns else []

@@ -139,7 +139,7 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, naive: Winners, adjusted: Winner
     looks = (("C", naive, "o", style.GREY), ("C_min", adjusted, "s", style.BLUE))
     flops, losses = [], []
     for name, found, marker, color in looks:
-        slope, _ = _power(found.flops, found.loss_nats)
+        slope, _ = power_of(found.flops, found.loss_nats)
         known = np.isfinite(found.loss_nats[0])
         text = style.with_interval(
             -slope[0], tuple(sorted(-np.array(percentile_interval(slope[1:]))))
@@ -161,7 +161,7 @@ def _loss_panel(ax: Axes, inputs: FigureInputs, naive: Winners, adjusted: Winner
 def _power_panel(ax: Axes, flops, values: np.ndarray, letter: str, printed: float) -> None:
     known = np.isfinite(values[0])
     ax.plot(flops[known], values[0][known], "o", color=style.GREY, markersize=4, linestyle="none")
-    slope, offset = _power(flops, values)
+    slope, offset = power_of(flops, values)
     if not np.isfinite(slope[0]):
         style.absent(ax, f"no power law: fewer than {LEAST_WINNERS} winners")
     else:
@@ -179,7 +179,7 @@ def _power_panel(ax: Axes, flops, values: np.ndarray, letter: str, printed: floa
     style.log_axis(ax, "y", values[0][known], pad=1.5)
 
 
-def _power(flops: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def power_of(flops: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slope and offset of log values against log flops in every row, NaN for few winners."""
     x = np.broadcast_to(np.log(flops), values.shape)
     known = np.isfinite(values)

@@ -227,6 +227,7 @@ def test_studies_have_no_ending_of_their_own(plan, stage, workspace):
     assert ending.of_plan(plan) is None
     assert {name for name, e in EXPERIMENTS.items() if hasattr(e, "conclude")} == {
         "tune", "critical_batch", "n_ladder", "d_ladder", "sweep",
+        "hoffmann_2022", "wsd_2024", "kaplan_2020", "porian_2024",
     }  # fmt: skip
     freeze_plan(plan, workspace.sweep(plan.name))
     with pytest.raises(SpecError, match="is a study of quickstart"):

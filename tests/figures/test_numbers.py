@@ -12,7 +12,7 @@ from analysis.figures.draw import beside, draw_all, named, not_drawn
 from analysis.figures.embeddings import counts_missing
 from analysis.figures.inputs import Step
 from analysis.figures.ladder import ladder, own_steps, printed_steps
-from analysis.figures.min_compute import _power, winners
+from analysis.figures.min_compute import power_of, winners
 from analysis.figures.off_optimal import excess_tokens, kaplan_cost
 from analysis.figures.regions import _column, _ellipse
 from analysis.figures.repetition import implied
@@ -105,7 +105,7 @@ def test_a_power_law_with_gaps_is_recovered():
     values = np.stack([3 * flops**0.7, 2 * flops**0.4])
     values[0, 3:9] = np.nan
     values[1, 4:] = np.nan
-    slope, offset = _power(flops, values)
+    slope, offset = power_of(flops, values)
     assert slope[0] == pytest.approx(0.7) and offset[0] == pytest.approx(math.log(3))
     assert math.isnan(slope[1]), "four winners are too few"
 
