@@ -97,7 +97,7 @@ def conclude(plan: Plan, sweep: Sweep) -> Ending:
 
 def batch_runs(plan: Plan, sweep: Sweep) -> Frame:
     """The batch sweep, with the rates that it asked for: all runs that are of no other part."""
-    others = {i for part, ids in plan.options["parts"].items() if part != BATCH for i in ids}
+    others = [i for part, ids in plan.options["parts"].items() if part != BATCH for i in ids]
     return sweep.runs[~sweep.runs["run_id"].isin(others)]
 
 
