@@ -246,7 +246,7 @@ def test_memory_is_that_of_the_compiled_programs(size, rules):
     trained = step.alias_size_in_bytes + step.temp_size_in_bytes
     assert footprint.training_bytes(spec, "cpu") == pytest.approx(trained, rel=0.2)
     scored = np.zeros((EVALUATION_TOKENS // cfg.seq_len, cfg.seq_len + 1), np.int32)
-    lowered = evaluate._token_losses.lower(cfg, kernels, "standard", params, scored)
+    lowered = evaluate.losses_of_windows.lower(cfg, kernels, "standard", params, scored)
     temporary = lowered.compile().memory_analysis().temp_size_in_bytes
     told = footprint.evaluation_bytes(spec) - footprint.state_bytes(spec)
     assert told == pytest.approx(temporary, rel=0.2)
