@@ -235,6 +235,8 @@ def run_the_tiny_study(out):
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         tiny_study.install(patch.setattr)
-        code = launch.main(["run", "quickstart", *tiny_study.FLAGS, "--out", str(out)])
+        # One worker: a second would import and compile the same again, beside other tests.
+        once = ("--workers", "1", "--out", str(out))
+        code = launch.main(["run", "quickstart", *tiny_study.FLAGS, *once])
     signal.signal(signal.SIGTERM, handler)
     assert code == 0

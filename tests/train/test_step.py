@@ -161,7 +161,8 @@ def test_first_step_of_muon_orthogonalises_single_maps_and_leaves_the_rest_to_ad
     n_maps = 0
     for name, leaf in after.items():
         if leaf.ndim == 1 or "embedding" in name:
-            np.testing.assert_array_equal(leaf, with_adam[name], err_msg=name)
+            # Of two programs, which round the norm of the gradient differently.
+            np.testing.assert_allclose(leaf, with_adam[name], 1e-6, 1e-8, err_msg=name)
             continue
         n_parts = 3 if name.endswith("qkv") else 1
         update = (np.asarray(before[name]) - np.asarray(leaf)) / 0.01
