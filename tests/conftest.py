@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 # Read by jax and XLA when they are first imported. A fixed pool size keeps the bits the same on
@@ -27,8 +28,32 @@ sys.path.append(str(Path(__file__).parent))  # for tiny_study
 
 TYPECHECKED = ("model", "train", "analysis")
 
+QUICK_COMPILATION = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
+"""A training step compiles in a sixth of the time, and most of it is compiled for few steps."""
+
 FOLDERS_AS_ONE = ("tests/figures/",)
 """Of test files that share fixtures in memory which take longer to make than to use."""
+
+LONGEST_FIRST = (
+    "tests/figures/",
+    "tests/test_launch.py",
+    "tests/train/test_step.py",
+    "tests/test_analyse.py",
+    "tests/experiments/test_local.py",
+    "tests/model/test_kernels.py",
+    "tests/train/test_loop.py",
+    "tests/train/test_rows.py",
+    "tests/train/test_ideas.py",
+    "tests/model/test_accounting.py",
+    "tests/experiments/test_end_to_end.py",
+    "tests/experiments/test_branches.py",
+    "tests/experiments/test_launchers.py",
+    "tests/model/test_parametrization.py",
+    "tests/train/test_resume.py",
+    "tests/train/test_pack.py",
+    "tests/model/test_transformer.py",
+)
+"""The longest files start first, lest one worker end with one of them and the other idle."""
 
 # Compilation makes the first example slow, so no example is held to a deadline.
 hypothesis.settings.register_profile("local", deadline=None)
@@ -45,11 +70,24 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    compile_quickly(config)
     share_compilations(config)
     if config.getoption("--typecheck"):
         import jaxtyping
 
         jaxtyping.install_import_hook(TYPECHECKED, "beartype.beartype")
+
+
+def compile_quickly(config):
+    """Have XLA optimise little in a run without the slow tests; processes started inherit it.
+
+    Slow tests and benchmarks compile as users do, and so does a test that asks `as_users_compile`.
+    """
+    if "not slow" not in config.option.markexpr:
+        return
+    given = os.environ["XLA_FLAGS"]
+    new = [flag for flag in QUICK_COMPILATION if flag.split("=")[0] not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *new])
 
 
 def share_compilations(config):
@@ -67,12 +105,26 @@ def share_compilations(config):
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+def pytest_collection_modifyitems(items):
+    """LONGEST_FIRST, then files of many tests."""
+    n_tests = Counter(item.path for item in items)
+
+    def place(item):
+        starts = (item.nodeid.startswith(name) for name in LONGEST_FIRST)
+        rank = next((i for i, starts in enumerate(starts) if starts), len(LONGEST_FIRST))
+        return rank, -n_tests[item.path], str(item.path)
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """--dist loadfile, but the files of a folder of FOLDERS_AS_ONE go to one worker, like one."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # the order of pytest_collection_modifyitems
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
@@ -104,6 +156,12 @@ def once(tmp_path_factory, request):
         return folder
 
     return once
+
+
+@pytest.fixture(scope="session")
+def as_users_compile():
+    """Options for .compile() of a lowered program that undo QUICK_COMPILATION."""
+    return {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +235,8 @@ def run_the_tiny_study(out):
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         tiny_study.install(patch.setattr)
-        code = launch.main(["run", "quickstart", *tiny_study.FLAGS, "--out", str(out)])
+        # One worker: a second would import and compile the same again, beside other tests.
+        once = ("--workers", "1", "--out", str(out))
+        code = launch.main(["run", "quickstart", *tiny_study.FLAGS, *once])
     signal.signal(signal.SIGTERM, handler)
     assert code == 0

@@ -145,6 +145,7 @@ def test_drawing_again_says_where_things_are(told, finished_study, monkeypatch, 
     assert "report.html" in out
 
 
+@pytest.mark.usefixtures("fitted_once")
 def test_two_sweeps_make_one_page(told, finished_study, tmp_path):
     out, name = tmp_path / "out", sweep_name(finished_study)
     shutil.copytree(finished_study, out)

@@ -39,6 +39,7 @@ def weights(shared_workspace, spec):
     return records.committed_attempt(shared_workspace.runs, row).weights.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_run_goes_on(
     make_spec, shared_workspace, trained, monkeypatch
 ):

@@ -218,7 +218,7 @@ def test_specs_of_every_kind_can_be_told_apart(plan):
 
 
 @pytest.mark.parametrize(("size", "rules"), [((1, 16), {}), ((2, 32), {"seq_len": 128})])
-def test_memory_is_that_of_the_compiled_programs(size, rules):
+def test_memory_is_that_of_the_compiled_programs(size, rules, as_users_compile):
     """Against XLA's own count for the step as it is trained, and for the evaluation."""
     import numpy as np
 
@@ -241,13 +241,13 @@ def test_memory_is_that_of_the_compiled_programs(size, rules):
     lowered = train_steps.lower(
         cfg, kernels, "standard", parts, state, windows, rates, np.int32(1), hyper
     )
-    step = lowered.compile().memory_analysis()
+    step = lowered.compile(as_users_compile).memory_analysis()
     assert footprint.state_bytes(spec) == pytest.approx(step.alias_size_in_bytes, rel=0.01)
     trained = step.alias_size_in_bytes + step.temp_size_in_bytes
     assert footprint.training_bytes(spec, "cpu") == pytest.approx(trained, rel=0.2)
     scored = np.zeros((EVALUATION_TOKENS // cfg.seq_len, cfg.seq_len + 1), np.int32)
     lowered = evaluate.losses_of_windows.lower(cfg, kernels, "standard", params, scored)
-    temporary = lowered.compile().memory_analysis().temp_size_in_bytes
+    temporary = lowered.compile(as_users_compile).memory_analysis().temp_size_in_bytes
     told = footprint.evaluation_bytes(spec) - footprint.state_bytes(spec)
     assert told == pytest.approx(temporary, rel=0.2)
     assert footprint.device_bytes(spec, "cpu") >= told

@@ -52,9 +52,15 @@ def step(tiny):
     return step
 
 
-def test_one_step_is_what_it_always_was(step, windows):
+@pytest.mark.parametrize("compiled", ["quickly", "as users do"])
+def test_one_step_is_what_it_always_was(compiled, tiny, windows, as_users_compile):
     # An eps above the rounding of gradients, lest a gradient near zero decide a sign.
-    state, metrics = step(windows, OptimizerConfig(lr=1.0, eps=1e-3), 0.01, n=1)
+    hyper = hyperparameters(OptimizerConfig(lr=1.0, eps=1e-3))
+    params, rates = init_params(tiny, 0), np.full(K, 0.01, np.float32)
+    given = (TrainState(params, init_moments(params, hyper)), windows, rates, np.int32(1), hyper)
+    program = train_steps.lower(tiny, CPU, "standard", 1, *given)
+    options = as_users_compile if compiled == "as users do" else None
+    state, metrics = program.compile(options)(*given)
     leaves = flatten(state.params)
     weights = np.random.default_rng(1)
     found = {
@@ -155,7 +161,8 @@ def test_first_step_of_muon_orthogonalises_single_maps_and_leaves_the_rest_to_ad
     n_maps = 0
     for name, leaf in after.items():
         if leaf.ndim == 1 or "embedding" in name:
-            np.testing.assert_array_equal(leaf, with_adam[name], err_msg=name)
+            # Of two programs, which round the norm of the gradient differently.
+            np.testing.assert_allclose(leaf, with_adam[name], 1e-6, 1e-8, err_msg=name)
             continue
         n_parts = 3 if name.endswith("qkv") else 1
         update = (np.asarray(before[name]) - np.asarray(leaf)) / 0.01
