@@ -1,10 +1,17 @@
 """Keys and values of tokens that a model has seen, so that the next token need not see them again.
 
-B prompts, T new tokens of each, S places for tokens, H heads, K d_head.
+B prompts, T new tokens of each, S slots for tokens, H heads, K d_head.
+
+A slot is where the keys and values of a token lie; its place is where it stands in its text. Texts
+of a batch may differ in length, but their next tokens share a slot, so that all are written at
+once, as one block: the prompts lie in the slots from 0 on, the shorter ones with a gap behind.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from model.config import ModelConfig
 
@@ -17,27 +24,48 @@ def no_tokens(cfg: ModelConfig, n_prompts: int, capacity: int, dtype) -> list[Ke
     return [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(cfg.n_layers)]
 
 
-class Past:
-    """One block's keys and values, and the places of the tokens that are new in this pass.
+class Where(NamedTuple):
+    """The tokens of one pass: places in their texts, their first slot, and the slots they see."""
 
-    A query sees the keys up to its own place. What lies behind the last token of a prompt, such as
-    padding, is therefore never seen, and the tokens that come there write over it.
+    places_BT: jax.Array
+    slot: jax.Array
+    is_seen_BTS: jax.Array
 
-    Args: places_BT: counted from 0 in each prompt.
+
+def of_prompts(n_prompts: int, width: int, capacity: int) -> Where:
+    """Prompts in the first slots; padding behind a shorter one is seen by padding alone."""
+    places_BT = jnp.broadcast_to(jnp.arange(width)[None], (n_prompts, width))
+    is_seen_TS = jnp.arange(capacity)[None] <= jnp.arange(width)[:, None]
+    is_seen_BTS = jnp.broadcast_to(is_seen_TS[None], (n_prompts, width, capacity))
+    return Where(places_BT, jnp.int32(0), is_seen_BTS)
+
+
+def of_next_token(n_B: jax.Array, step: jax.Array, capacity: int) -> Where:
+    """The step-th token (from 0) after prompts of n_B tokens: it sees its prompt and what is since.
+
+    The slots from the longest prompt's end on hold what came since.
     """
+    slots_S, since = jnp.arange(capacity)[None], jnp.max(n_B)
+    is_since_S = (since <= slots_S) & (slots_S <= since + step)
+    is_seen_BS = (slots_S < n_B[:, None]) | is_since_S
+    return Where((n_B + step)[:, None], since + step, is_seen_BS[:, None])
 
-    def __init__(self, stored: KeysAndValues, places_BT: jax.Array):
-        self.stored = stored
-        self.places_BT = places_BT
+
+class Past:
+    """One block's keys and values, and where the tokens are that are new in this pass."""
+
+    def __init__(self, stored: KeysAndValues, where: Where):
+        self.stored, self.where = stored, where
+        self.places_BT = where.places_BT
         self.capacity = stored[0].shape[2]
 
     def attend(self, q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
         """Add the new keys and values, and attend to all: `Kernels.attention` with a past."""
-        prompts_B1 = jnp.arange(len(self.places_BT))[:, None]
-        k_BHSK = self.stored[0].at[prompts_B1, :, self.places_BT].set(k_BTHK)
-        v_BHSK = self.stored[1].at[prompts_B1, :, self.places_BT].set(v_BTHK)
-        self.stored = k_BHSK, v_BHSK
+        self.stored = k_BHSK, v_BHSK = self._added(0, k_BTHK), self._added(1, v_BTHK)
         scores_BHTS = jnp.einsum("BTHK,BHSK->BHTS", q_BTHK, k_BHSK) * q_BTHK.shape[-1] ** -0.5
-        is_seen_BTS = jnp.arange(self.capacity)[None, None] <= self.places_BT[:, :, None]
-        scores_BHTS = jnp.where(is_seen_BTS[:, None], scores_BHTS, -jnp.inf)
+        scores_BHTS = jnp.where(self.where.is_seen_BTS[:, None], scores_BHTS, -jnp.inf)
         return jnp.einsum("BHTS,BHSK->BTHK", jax.nn.softmax(scores_BHTS), v_BHSK)
+
+    def _added(self, which: int, new_BTHK: jax.Array) -> jax.Array:
+        start = (0, 0, self.where.slot, 0)
+        return lax.dynamic_update_slice(self.stored[which], new_BTHK.transpose(0, 2, 1, 3), start)
