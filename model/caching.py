@@ -19,9 +19,12 @@ KeysAndValues = tuple[jax.Array, jax.Array]
 
 
 def no_tokens(cfg: ModelConfig, n_prompts: int, capacity: int, dtype) -> list[KeysAndValues]:
-    """Room for the keys and values of `capacity` tokens of each prompt, by block."""
-    shape = (n_prompts, cfg.n_heads, capacity, cfg.d_head)
-    return [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(cfg.n_layers)]
+    """Room for the keys and values of `capacity` tokens of each prompt, by block.
+
+    Keys lie as NKS and values as NSK, N = B * H, as the products with them read them.
+    """
+    N, K, S = n_prompts * cfg.n_heads, cfg.d_head, capacity
+    return [(jnp.zeros((N, K, S), dtype), jnp.zeros((N, S, K), dtype)) for _ in range(cfg.n_layers)]
 
 
 class Where(NamedTuple):
@@ -57,15 +60,20 @@ class Past:
     def __init__(self, stored: KeysAndValues, where: Where):
         self.stored, self.where = stored, where
         self.places_BT = where.places_BT
-        self.capacity = stored[0].shape[2]
+        self.capacity = stored[1].shape[1]
 
     def attend(self, q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
         """Add the new keys and values, and attend to all: `Kernels.attention` with a past."""
-        self.stored = k_BHSK, v_BHSK = self._added(0, k_BTHK), self._added(1, v_BTHK)
-        scores_BHTS = jnp.einsum("BTHK,BHSK->BHTS", q_BTHK, k_BHSK) * q_BTHK.shape[-1] ** -0.5
+        B, T, H, K = q_BTHK.shape
+        slot = self.where.slot
+        k_NKT = k_BTHK.transpose(0, 2, 3, 1).reshape(B * H, K, T)
+        q_NTK, v_NTK = (x.transpose(0, 2, 1, 3).reshape(B * H, T, K) for x in (q_BTHK, v_BTHK))
+        # Products read what is kept as it lies: XLA:CPU would copy all of it to reshape it.
+        k_NKS = lax.dynamic_update_slice(self.stored[0], k_NKT, (0, 0, slot))
+        v_NSK = lax.dynamic_update_slice(self.stored[1], v_NTK, (0, slot, 0))
+        self.stored = k_NKS, v_NSK
+        scores_BHTS = jnp.einsum("NTK,NKS->NTS", q_NTK, k_NKS).reshape(B, H, T, -1) * K**-0.5
         scores_BHTS = jnp.where(self.where.is_seen_BTS[:, None], scores_BHTS, -jnp.inf)
-        return jnp.einsum("BHTS,BHSK->BTHK", jax.nn.softmax(scores_BHTS), v_BHSK)
-
-    def _added(self, which: int, new_BTHK: jax.Array) -> jax.Array:
-        start = (0, 0, self.where.slot, 0)
-        return lax.dynamic_update_slice(self.stored[which], new_BTHK.transpose(0, 2, 1, 3), start)
+        weights_NTS = jax.nn.softmax(scores_BHTS).reshape(B * H, T, -1)
+        y_NTK = jnp.einsum("NTS,NSK->NTK", weights_NTS, v_NSK)
+        return y_NTK.reshape(B, H, T, K).transpose(0, 2, 1, 3)

@@ -83,16 +83,24 @@ def choice(draws: Draws, n_prompts: int, vocab_size: int) -> Choice:
     )
 
 
-def drawn(form: Form, logits_BV: jax.Array, by: Choice, step: jax.Array) -> jax.Array:
-    """The next token of each prompt, int32; its draw depends on key and step alone.
+def keys_of(by: Choice, steps_N: jax.Array) -> jax.Array:
+    """Random keys of each prompt at each step, [B, N]: a draw depends on nothing else.
+
+    Outside of the loop over steps, as XLA:CPU computes a key in a loop of its own.
+    """
+    return jax.vmap(lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(steps_N))(by.keys_B)
+
+
+def drawn(form: Form, logits_BV: jax.Array, by: Choice, keys_B: jax.Array) -> jax.Array:
+    """The next token of each prompt, int32.
 
     The argmax under Gumbel noise is a draw from the softmax.
     """
     if form == "likeliest":
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    noise_BV = by.temperature * jax.vmap(
-        lambda key: jax.random.gumbel(jax.random.fold_in(key, step), logits_BV.shape[1:])
-    )(by.keys_B)
+    noise_BV = by.temperature * jax.vmap(lambda key: jax.random.gumbel(key, logits_BV.shape[1:]))(
+        keys_B
+    )
     if form == "all":
         return jnp.argmax(logits_BV + noise_BV, axis=-1).astype(jnp.int32)
     order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)

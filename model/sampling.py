@@ -18,7 +18,7 @@ from jax import lax
 
 from model.caching import KeysAndValues, Past, no_tokens, of_next_token, of_prompts
 from model.config import ModelConfig
-from model.drawing import FROM_ALL, Choice, Draws, Form, choice, drawn
+from model.drawing import FROM_ALL, Choice, Draws, Form, choice, drawn, keys_of
 from model.functional import Params, features
 from model.kernels import kernels_for, soft_cap
 
@@ -222,7 +222,8 @@ def _drawn_over_windows(
     by: Choice,
     step: jax.Array,
 ) -> jax.Array:
-    return drawn(form, _last_logits(cfg, parametrization, params, windows_BT, n_B), by, step)
+    logits_BV = _last_logits(cfg, parametrization, params, windows_BT, n_B)
+    return drawn(form, logits_BV, by, keys_of(by, step[None])[:, 0])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 4))
@@ -238,10 +239,11 @@ def _drawn_after_prompts(
 ) -> tuple[jax.Array, list[KeysAndValues]]:
     """The first token of each prompt, and the keys and values of all prompts."""
     empty = no_tokens(cfg, len(n_B), capacity, params["token_embedding"].dtype)
-    where = of_prompts(*tokens_BT.shape, capacity)
+    where = of_prompts(len(n_B), tokens_BT.shape[1], capacity)
     pasts = [Past(stored, where) for stored in empty]
     logits_BV = _last_logits(cfg, parametrization, params, tokens_BT, n_B, pasts)
-    return drawn(form, logits_BV, by, jnp.int32(0)), [each.stored for each in pasts]
+    keys_B = keys_of(by, jnp.arange(1))[:, 0]
+    return drawn(form, logits_BV, by, keys_B), [each.stored for each in pasts]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
@@ -261,14 +263,14 @@ def _drawn_in_turn(
 
     Returns: the last tokens, all keys and values, and the n_steps tokens in found_BN.
     """
-    ones_B = jnp.ones_like(n_B)
+    ones_B, keys_BN = jnp.ones_like(n_B), keys_of(by, n_done + jnp.arange(_MOST_AT_ONCE))
 
     def one(i, carry):
         past, tokens_B, found_BN = carry
-        where = of_next_token(n_B, n_done + i - 1, past[0][0].shape[2])
+        where = of_next_token(n_B, n_done + i - 1, past[0][1].shape[1])
         pasts = [Past(stored, where) for stored in past]
         logits_BV = _last_logits(cfg, parametrization, params, tokens_B[:, None], ones_B, pasts)
-        tokens_B = drawn(form, logits_BV, by, n_done + i)
+        tokens_B = drawn(form, logits_BV, by, keys_BN[:, i])
         return [each.stored for each in pasts], tokens_B, found_BN.at[:, i].set(tokens_B)
 
     found_BN = jnp.zeros((len(n_B), _MOST_AT_ONCE), jnp.int32)

@@ -110,7 +110,8 @@ def test_the_seed_decides(tiny, params):
 def counts(logits, n_draws, draws):
     """How often each token is drawn after the same logits."""
     rows = np.tile(np.array(logits, np.float32), (n_draws, 1))
-    found = drawn(draws.form, rows, choice(draws, n_draws, len(logits)), 0)
+    by = choice(draws, n_draws, len(logits))
+    found = drawn(draws.form, rows, by, by.keys_B)
     return np.bincount(found, minlength=len(logits))
 
 
