@@ -1,14 +1,19 @@
 """How each next token is drawn from logits; the draw is a part of the compiled step.
 
-B prompts, V tokens of the vocabulary.
+Its noise is not: it comes from the host, from one numpy generator a prompt. Random bits by jax take
+a second to compile in every step that they are part of.
+
+B prompts, N steps, V tokens of the vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Form = Literal["likeliest", "all", "likely"]
 """The likeliest token; a draw from all tokens; a draw from the likely ones, which sorts them."""
@@ -64,43 +69,49 @@ FROM_ALL = Draws()
 
 
 class Choice(NamedTuple):
-    """The numbers of a draw as arguments of a compiled step, and one random key a prompt."""
+    """The numbers of a draw as arguments of a compiled step."""
 
-    temperature: jax.Array
-    top_k: jax.Array
-    top_p: jax.Array
-    keys_B: jax.Array
+    temperature: np.float32
+    top_k: np.int32
+    top_p: np.float32
 
 
-def choice(draws: Draws, n_prompts: int, vocab_size: int) -> Choice:
-    """What `drawn` needs of `draws`, for a batch of prompts."""
-    key = jax.random.key(draws.seed)
+def choice(draws: Draws, vocab_size: int) -> Choice:
+    """What `drawn` needs of `draws`."""
     return Choice(
-        jnp.float32(min(max(draws.temperature, _COLDEST), _HOTTEST)),
-        jnp.int32(min(draws.top_k or vocab_size, vocab_size)),
-        jnp.float32(1.0 if draws.top_p is None else draws.top_p),
-        jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n_prompts)),
+        np.float32(min(max(draws.temperature, _COLDEST), _HOTTEST)),
+        np.int32(min(draws.top_k or vocab_size, vocab_size)),
+        np.float32(1.0 if draws.top_p is None else draws.top_p),
     )
 
 
-def keys_of(by: Choice, steps_N: jax.Array) -> jax.Array:
-    """Random keys of each prompt at each step, [B, N]: a draw depends on nothing else.
-
-    Outside of the loop over steps, as XLA:CPU computes a key in a loop of its own.
-    """
-    return jax.vmap(lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(steps_N))(by.keys_B)
+def generators(seed: int, n_prompts: int) -> list[np.random.Generator]:
+    """The source of each prompt's draws, whatever the other prompts are."""
+    return [np.random.default_rng([seed, i]) for i in range(n_prompts)]
 
 
-def drawn(form: Form, logits_BV: jax.Array, by: Choice, keys_B: jax.Array) -> jax.Array:
+def noise(
+    form: Form, rngs: Sequence[np.random.Generator], n_steps: int, n_most: int, vocab_size: int
+) -> np.ndarray:
+    """Gumbel noise of the next n_steps in an array for n_most, [N, B, V]; greedy needs none."""
+    if form == "likeliest":
+        return np.zeros((n_most, len(rngs), 1), np.float32)
+    found_NBV = np.zeros((n_most, len(rngs), vocab_size), np.float32)
+    for b, rng in enumerate(rngs):
+        # An exponential variable of exactly zero would be noise without end.
+        waits_NV = rng.standard_exponential((n_steps, vocab_size), np.float32)
+        found_NBV[:n_steps, b] = -np.log(np.maximum(waits_NV, np.finfo(np.float32).tiny))
+    return found_NBV
+
+
+def drawn(form: Form, logits_BV: jax.Array, by: Choice, noise_BV: jax.Array) -> jax.Array:
     """The next token of each prompt, int32.
 
     The argmax under Gumbel noise is a draw from the softmax.
     """
     if form == "likeliest":
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    noise_BV = by.temperature * jax.vmap(lambda key: jax.random.gumbel(key, logits_BV.shape[1:]))(
-        keys_B
-    )
+    noise_BV = by.temperature * noise_BV
     if form == "all":
         return jnp.argmax(logits_BV + noise_BV, axis=-1).astype(jnp.int32)
     order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)

@@ -18,11 +18,13 @@ from jax import lax
 
 from model.caching import KeysAndValues, Past, no_tokens, of_next_token, of_prompts
 from model.config import ModelConfig
-from model.drawing import FROM_ALL, Choice, Draws, Form, choice, drawn, keys_of
+from model.drawing import FROM_ALL, Choice, Draws, Form, choice, drawn, generators, noise
 from model.functional import Params, features
 from model.kernels import kernels_for, soft_cap
 
 Prompt = Sequence[int] | np.ndarray
+
+_Generators = Sequence[np.random.Generator]
 
 _SHORTEST = 64
 _MOST_AT_ONCE = 32
@@ -115,10 +117,10 @@ def generated(
     _check(cfg, n_tokens, draws, stop)
     texts = [checked_prompt(cfg, prompt) for prompt in prompts]
     model = _Model(cfg, parametrization, draws.form, jax.device_put(params))
-    by = choice(draws, len(texts), cfg.vocab_size)
+    by, rngs = choice(draws, cfg.vocab_size), generators(draws.seed, len(texts))
     n_kept = cfg.seq_len + 1 - max(map(len, texts)) if is_cached and not cfg.parts else 0
     is_live = [True] * len(texts)
-    for tokens_B in _all_drawn(model, texts, by, n_tokens, min(max(n_kept, 0), n_tokens)):
+    for tokens_B in _all_drawn(model, texts, by, rngs, n_tokens, min(max(n_kept, 0), n_tokens)):
         told = [int(token) if live else None for token, live in zip(tokens_B, is_live, strict=True)]
         yield told
         is_live = [token not in (None, stop) for token in told]
@@ -136,36 +138,44 @@ class _Model(NamedTuple):
 
 
 def _all_drawn(
-    model: _Model, texts: list[np.ndarray], by: Choice, n_tokens: int, n_kept: int
+    model: _Model,
+    texts: list[np.ndarray],
+    by: Choice,
+    rngs: _Generators,
+    n_tokens: int,
+    n_kept: int,
 ) -> Iterator[np.ndarray]:
     """The next token of each text: the first n_kept with a past, the others over windows."""
     since = []
-    for tokens_B in _drawn_with_past(model, texts, by, n_kept) if n_kept else ():
+    for tokens_B in _drawn_with_past(model, texts, by, rngs, n_kept) if n_kept else ():
         since.append(tokens_B)
         yield tokens_B
     if n_kept < n_tokens and since:
         texts = [np.append(*each) for each in zip(texts, np.stack(since, axis=1), strict=True)]
-    for step in range(n_kept, n_tokens):
+    for _ in range(n_kept, n_tokens):
+        one_NBV = noise(model.form, rngs, 1, 1, model.cfg.vocab_size)
         windows = _windows(model.cfg, texts)
-        tokens_B = np.asarray(_drawn_over_windows(*model, *windows, by, np.int32(step)))
+        tokens_B = np.asarray(_drawn_over_windows(*model, *windows, by, one_NBV[0]))
         yield tokens_B
         texts = [np.append(text, token) for text, token in zip(texts, tokens_B, strict=True)]
 
 
 def _drawn_with_past(
-    model: _Model, texts: list[np.ndarray], by: Choice, n_tokens: int
+    model: _Model, texts: list[np.ndarray], by: Choice, rngs: _Generators, n_tokens: int
 ) -> Iterator[np.ndarray]:
     """Tokens that all fit into the context, in batches of as many as a short pause allows."""
     longest = max(map(len, texts))
     tokens_BT, n_B = _padded(texts, _rounded(longest, model.cfg))
     capacity = _rounded(longest + n_tokens - 1, model.cfg)
-    tokens_B, past = _drawn_after_prompts(*model, capacity, tokens_BT, n_B, by)
+    one_NBV = noise(model.form, rngs, 1, 1, model.cfg.vocab_size)
+    tokens_B, past = _drawn_after_prompts(*model, capacity, tokens_BT, n_B, by, one_NBV[0])
     yield np.asarray(tokens_B)
     n_done, n_steps = 1, 1
     while n_done < n_tokens:
         started, n_steps = time.monotonic(), min(n_steps, n_tokens - n_done)
+        noise_NBV = noise(model.form, rngs, n_steps, _MOST_AT_ONCE, model.cfg.vocab_size)
         tokens_B, past, found_BN = _drawn_in_turn(
-            *model, past, tokens_B, n_B, by, np.int32(n_done), np.int32(n_steps)
+            *model, past, tokens_B, n_B, by, noise_NBV, np.int32(n_done), np.int32(n_steps)
         )
         yield from np.asarray(found_BN).T[:n_steps]
         n_done += n_steps
@@ -220,10 +230,10 @@ def _drawn_over_windows(
     windows_BT: jax.Array,
     n_B: jax.Array,
     by: Choice,
-    step: jax.Array,
+    noise_BV: jax.Array,
 ) -> jax.Array:
     logits_BV = _last_logits(cfg, parametrization, params, windows_BT, n_B)
-    return drawn(form, logits_BV, by, keys_of(by, step[None])[:, 0])
+    return drawn(form, logits_BV, by, noise_BV)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 4))
@@ -236,14 +246,14 @@ def _drawn_after_prompts(
     tokens_BT: jax.Array,
     n_B: jax.Array,
     by: Choice,
+    noise_BV: jax.Array,
 ) -> tuple[jax.Array, list[KeysAndValues]]:
     """The first token of each prompt, and the keys and values of all prompts."""
     empty = no_tokens(cfg, len(n_B), capacity, params["token_embedding"].dtype)
     where = of_prompts(len(n_B), tokens_BT.shape[1], capacity)
     pasts = [Past(stored, where) for stored in empty]
     logits_BV = _last_logits(cfg, parametrization, params, tokens_BT, n_B, pasts)
-    keys_B = keys_of(by, jnp.arange(1))[:, 0]
-    return drawn(form, logits_BV, by, keys_B), [each.stored for each in pasts]
+    return drawn(form, logits_BV, by, noise_BV), [each.stored for each in pasts]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
@@ -256,6 +266,7 @@ def _drawn_in_turn(
     tokens_B: jax.Array,
     n_B: jax.Array,
     by: Choice,
+    noise_NBV: jax.Array,
     n_done: jax.Array,
     n_steps: jax.Array,
 ) -> tuple[jax.Array, list[KeysAndValues], jax.Array]:
@@ -263,14 +274,14 @@ def _drawn_in_turn(
 
     Returns: the last tokens, all keys and values, and the n_steps tokens in found_BN.
     """
-    ones_B, keys_BN = jnp.ones_like(n_B), keys_of(by, n_done + jnp.arange(_MOST_AT_ONCE))
+    ones_B = jnp.ones_like(n_B)
 
     def one(i, carry):
         past, tokens_B, found_BN = carry
         where = of_next_token(n_B, n_done + i - 1, past[0][1].shape[1])
         pasts = [Past(stored, where) for stored in past]
         logits_BV = _last_logits(cfg, parametrization, params, tokens_B[:, None], ones_B, pasts)
-        tokens_B = drawn(form, logits_BV, by, keys_BN[:, i])
+        tokens_B = drawn(form, logits_BV, by, noise_NBV[i])
         return [each.stored for each in pasts], tokens_B, found_BN.at[:, i].set(tokens_B)
 
     found_BN = jnp.zeros((len(n_B), _MOST_AT_ONCE), jnp.int32)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from model.drawing import Draws, choice, drawn
+from model.drawing import Draws, choice, drawn, generators, noise
 from model.functional import apply, init_params
 from model.sampling import _drawn_in_turn, generate, generated, next_token_table
 
@@ -110,8 +110,9 @@ def test_the_seed_decides(tiny, params):
 def counts(logits, n_draws, draws):
     """How often each token is drawn after the same logits."""
     rows = np.tile(np.array(logits, np.float32), (n_draws, 1))
-    by = choice(draws, n_draws, len(logits))
-    found = drawn(draws.form, rows, by, by.keys_B)
+    rngs = generators(draws.seed, 1)
+    noise_NBV = noise(draws.form, rngs, n_draws, n_draws, len(logits))
+    found = drawn(draws.form, rows, choice(draws, len(logits)), noise_NBV[:, 0])
     return np.bincount(found, minlength=len(logits))
 
 
