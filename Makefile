@@ -4,6 +4,11 @@ PYTHON ?= python3 python3.12 python3.11 python3.13 python
 PYTEST_ARGS ?=
 TORTURE_ARGS ?=
 
+# The torch of PyPI for Linux brings 3 GB of CUDA's libraries and does not load without them. The
+# lock leaves both out; a build for CPUs (200 MB) is taken from where pip looks, or else by uv.
+TORCH := 2.13.0
+OF_CUDA := ^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==
+
 EXTRAS := ray hf browser tpu-aot
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -75,6 +80,8 @@ lock: $(INSTALLED) ## pin anew: requirements*.txt from pyproject.toml, for every
 	@set -e; for extra in $(EXTRAS); do \
 		$(VENV)/bin/uv pip compile $(LOCK_ARGS) --extra $$extra --constraint requirements.txt \
 			--output-file requirements-$$extra.txt pyproject.toml; done
+	awk '/^[a-z]/ { is_kept = !/$(OF_CUDA)/ } is_kept' requirements-hf.txt > $(VENV)/requirements-hf.txt
+	mv $(VENV)/requirements-hf.txt requirements-hf.txt
 
 clean: ## remove .venv and caches; results in out/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
@@ -103,4 +110,11 @@ $(INSTALLED): requirements.txt pyproject.toml
 # An extra that only some tests need has a lock of its own beside the common one.
 $(VENV)/.installed-%: requirements-%.txt $(INSTALLED)
 	@$(PIP_INSTALL) --require-hashes --requirement $<
+	@touch $@
+
+$(VENV)/.installed-hf: requirements-hf.txt $(INSTALLED)
+	@$(PIP_INSTALL) --require-hashes --requirement $<
+	@$(PIP_INSTALL) --no-deps torch==$(TORCH)+cpu 2> $(VENV)/torch.log \
+		|| $(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps --torch-backend cpu torch==$(TORCH) \
+		|| { cat $(VENV)/torch.log >&2; exit 1; }
 	@touch $@

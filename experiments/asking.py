@@ -45,7 +45,7 @@ def sample(flags: SampleFlags) -> int:
     configure(flags.out / "cache")
     from experiments.sampling import continued, load_pretrained, load_run, next_tokens, prompt_of
     from experiments.workspace import Workspace
-    from model.sampling import Draws
+    from model.drawing import Draws
 
     if flags.pretrained is not None:
         run = load_pretrained(flags.pretrained)

@@ -10,8 +10,9 @@ import numpy as np
 from experiments.workspace import Workspace
 from model import custom, pretrained
 from model.config import ModelConfig
+from model.drawing import Draws
 from model.functional import Params
-from model.sampling import Draws, generated, next_token_table
+from model.sampling import generated, next_token_table
 from train.checkpoint import load_weights, read_spec
 from train.config import SpecError
 from train.data.corpora import load_tokenizer

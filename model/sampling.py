@@ -1,62 +1,36 @@
 """Text from a trained model: next-token probabilities, and generation.
 
 Generation keeps the keys and values of what it has seen (model.caching), so that a token costs one
-pass of one token. Once a text is longer than the model's context, its tokens no longer stand at the
-places at which their keys were formed: from there on every token costs a pass over a whole window.
+pass of one token; pass, draw and the way back to the next pass are one compiled loop. Once a text
+is longer than the model's context, its tokens no longer stand at the places at which their keys
+were formed: from there on every token costs a pass over a whole window.
 """
 
 import functools
-import math
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from model.caching import KeysAndValues, Past, no_tokens
+from model.caching import KeysAndValues, Past, no_tokens, of_next_token, of_prompts
 from model.config import ModelConfig
-from model.functional import Params, apply, features
-from model.kernels import soft_cap
+from model.drawing import FROM_ALL, Choice, Draws, Form, choice, drawn, generators, noise
+from model.functional import Params, features
+from model.kernels import kernels_for, soft_cap
 
 Prompt = Sequence[int] | np.ndarray
 
+_Generators = Sequence[np.random.Generator]
+
 _SHORTEST = 64
-
-
-@dataclass(frozen=True)
-class Draws:
-    """How each next token is drawn: from softmax(logits / temperature), cut down to likely tokens.
-
-    Args:
-        temperature: 0 takes the most likely token (the lower id on a tie).
-        top_k: only the k most likely tokens; None for all of them.
-        top_p: of these, only as many of the most likely as have this probability together.
-        seed: the same seed gives the same tokens; each prompt of a batch has draws of its own.
-
-    Raises: ValueError: a value is out of its range; the message names it.
-    Source: Fan et al. 2018, arXiv:1805.04833, section 5.1 (top-k); Holtzman et al. 2020,
-        arXiv:1904.09751, section 3.1 (top-p).
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ValueError(
-                f"temperature={self.temperature} is no finite number >= 0; use 0 for the most "
-                "likely token"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k} leaves no token; use at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} is no probability above 0; use one up to 1")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed} is outside 0..2**32 - 1; use one of these")
+_MOST_AT_ONCE = 32
+"""Tokens that the compiled loop draws at most before they are looked at."""
+_PAUSE_S = 0.05
+"""Time between two looks that nobody who reads along minds."""
 
 
 def next_token_table(
@@ -99,7 +73,7 @@ def generate(
     prompts: Sequence[Prompt],
     *,
     n_tokens: int,
-    draws: Draws = Draws(),
+    draws: Draws = FROM_ALL,
     stop: int | None = None,
     parametrization: str = "standard",
 ) -> list[np.ndarray]:
@@ -127,7 +101,7 @@ def generated(
     prompts: Sequence[Prompt],
     *,
     n_tokens: int,
-    draws: Draws = Draws(),
+    draws: Draws = FROM_ALL,
     stop: int | None = None,
     parametrization: str = "standard",
     is_cached: bool = True,
@@ -142,73 +116,84 @@ def generated(
         raise ValueError("there is no prompt; give at least one")
     _check(cfg, n_tokens, draws, stop)
     texts = [checked_prompt(cfg, prompt) for prompt in prompts]
-    rngs = [np.random.default_rng([draws.seed, i]) for i in range(len(texts))]
-    is_live, past, params = [True] * len(texts), None, jax.device_put(params)
-    for step in range(n_tokens):
-        longest = max(map(len, texts))
-        if not is_cached or cfg.parts or longest > cfg.seq_len:
-            logits_BV = _window_logits(cfg, parametrization, params, *_windows(cfg, texts))
-        else:
-            new = _padded(texts, _rounded(longest, cfg)) if past is None else _last_tokens(texts)
-            past = past or _no_tokens(cfg, params, len(texts), longest + n_tokens - step)
-            logits_BV, past = _cached_logits(cfg, parametrization, params, past, *new)
-        rows = np.asarray(logits_BV, np.float64)
-        drawn = [
-            _draw(logits, draws, rng) if live else None
-            for logits, rng, live in zip(rows, rngs, is_live, strict=True)
-        ]
-        yield drawn
-        is_live = [token not in (None, stop) for token in drawn]
+    model = _Model(cfg, parametrization, draws.form, jax.device_put(params))
+    by, rngs = choice(draws, cfg.vocab_size), generators(draws.seed, len(texts))
+    n_kept = cfg.seq_len + 1 - max(map(len, texts)) if is_cached and not cfg.parts else 0
+    is_live = [True] * len(texts)
+    for tokens_B in _all_drawn(model, texts, by, rngs, n_tokens, min(max(n_kept, 0), n_tokens)):
+        told = [int(token) if live else None for token, live in zip(tokens_B, is_live, strict=True)]
+        yield told
+        is_live = [token not in (None, stop) for token in told]
         if not any(is_live):
             return
-        texts = [
-            text if token is None or token == stop else np.append(text, np.int32(token))
-            for text, token in zip(texts, drawn, strict=True)
-        ]
 
 
-def _draw(logits_V: np.ndarray, draws: Draws, rng: np.random.Generator) -> int:
-    if draws.temperature == 0:
-        return int(np.argmax(logits_V))
-    candidates = np.arange(len(logits_V))
-    if draws.top_k is not None or draws.top_p is not None:
-        candidates = np.argsort(-logits_V, kind="stable")[: draws.top_k]
-    if draws.top_p is not None:
-        with np.errstate(over="ignore"):  # a vanishing temperature leaves the first alone
-            weights = np.exp((logits_V[candidates] - logits_V.max()) / draws.temperature)
-        before = (np.cumsum(weights) - weights) / weights.sum()
-        candidates = candidates[before < draws.top_p]
-    # The argmax under Gumbel noise is a draw from the softmax; scaling the noise instead of
-    # dividing the logits holds for every temperature, the tiniest included.
-    noise = draws.temperature * rng.gumbel(size=len(candidates))
-    return int(candidates[np.argmax(logits_V[candidates] + noise)])
+class _Model(NamedTuple):
+    """What every compiled pass begins with; all but the parameters are static."""
+
+    cfg: ModelConfig
+    parametrization: str
+    form: Form
+    params: Params
 
 
-class _New(NamedTuple):
-    """Tokens of a pass, the place of each prompt's first one, and how many are no padding."""
+def _all_drawn(
+    model: _Model,
+    texts: list[np.ndarray],
+    by: Choice,
+    rngs: _Generators,
+    n_tokens: int,
+    n_kept: int,
+) -> Iterator[np.ndarray]:
+    """The next token of each text: the first n_kept with a past, the others over windows."""
+    since = []
+    for tokens_B in _drawn_with_past(model, texts, by, rngs, n_kept) if n_kept else ():
+        since.append(tokens_B)
+        yield tokens_B
+    if n_kept < n_tokens and since:
+        texts = [np.append(*each) for each in zip(texts, np.stack(since, axis=1), strict=True)]
+    for _ in range(n_kept, n_tokens):
+        one_NBV = noise(model.form, rngs, 1, 1, model.cfg.vocab_size)
+        windows = _windows(model.cfg, texts)
+        tokens_B = np.asarray(_drawn_over_windows(*model, *windows, by, one_NBV[0]))
+        yield tokens_B
+        texts = [np.append(text, token) for text, token in zip(texts, tokens_B, strict=True)]
 
-    tokens_BT: np.ndarray
-    first_B: np.ndarray
-    n_B: np.ndarray
+
+def _drawn_with_past(
+    model: _Model, texts: list[np.ndarray], by: Choice, rngs: _Generators, n_tokens: int
+) -> Iterator[np.ndarray]:
+    """Tokens that all fit into the context, in batches of as many as a short pause allows."""
+    longest = max(map(len, texts))
+    tokens_BT, n_B = _padded(texts, _rounded(longest, model.cfg))
+    capacity = _rounded(longest + n_tokens - 1, model.cfg)
+    one_NBV = noise(model.form, rngs, 1, 1, model.cfg.vocab_size)
+    tokens_B, past = _drawn_after_prompts(*model, capacity, tokens_BT, n_B, by, one_NBV[0])
+    yield np.asarray(tokens_B)
+    n_done, n_steps = 1, 1
+    while n_done < n_tokens:
+        started, n_steps = time.monotonic(), min(n_steps, n_tokens - n_done)
+        noise_NBV = noise(model.form, rngs, n_steps, _MOST_AT_ONCE, model.cfg.vocab_size)
+        tokens_B, past, found_BN = _drawn_in_turn(
+            *model, past, tokens_B, n_B, by, noise_NBV, np.int32(n_done), np.int32(n_steps)
+        )
+        yield from np.asarray(found_BN).T[:n_steps]
+        n_done += n_steps
+        is_quick = time.monotonic() - started < _PAUSE_S
+        n_steps = min(2 * n_steps, _MOST_AT_ONCE) if is_quick else max(n_steps // 2, 1)
 
 
-def _padded(texts: list[np.ndarray], width: int) -> _New:
+def _padded(texts: list[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Texts as one array, and how many tokens of each are no padding."""
     tokens_BT = np.zeros((len(texts), width), np.int32)
     for row, text in zip(tokens_BT, texts, strict=True):
         row[: len(text)] = text
-    n_B = np.array([len(text) for text in texts], np.int32)
-    return _New(tokens_BT, np.zeros_like(n_B), n_B)
-
-
-def _last_tokens(texts: list[np.ndarray]) -> _New:
-    first_B = np.array([len(text) - 1 for text in texts], np.int32)
-    return _New(np.stack([text[-1:] for text in texts]), first_B, np.ones_like(first_B))
+    return tokens_BT, np.array([len(text) for text in texts], np.int32)
 
 
 def _windows(cfg: ModelConfig, texts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The last seq_len tokens of each text, and how many they are; one shape for all lengths."""
-    new = _padded([text[-cfg.seq_len :] for text in texts], cfg.seq_len)
-    return new.tokens_BT, new.n_B
+    return _padded([text[-cfg.seq_len :] for text in texts], cfg.seq_len)
 
 
 def _rounded(n_tokens: int, cfg: ModelConfig) -> int:
@@ -216,38 +201,92 @@ def _rounded(n_tokens: int, cfg: ModelConfig) -> int:
     return min(max(_SHORTEST, 1 << (n_tokens - 1).bit_length()), cfg.seq_len)
 
 
-def _no_tokens(cfg: ModelConfig, params: Params, n_prompts: int, n_tokens: int):
-    return no_tokens(cfg, n_prompts, _rounded(n_tokens, cfg), params["token_embedding"].dtype)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _window_logits(
+def _last_logits(
     cfg: ModelConfig,
     parametrization: str,
+    params: Params,
+    tokens_BT: jax.Array,
+    n_B: jax.Array,
+    pasts: Sequence[Past] | None = None,
+) -> jax.Array:
+    """Logits of the token after the first n_B of each row: what is behind them is padding."""
+    kernels = kernels_for(jax.default_backend())
+    x_BTD, w_VD = features(
+        cfg, params, tokens_BT, kernels=kernels, parametrization=parametrization, pasts=pasts
+    )
+    x_BD = x_BTD[jnp.arange(len(n_B)), n_B - 1]
+    return soft_cap(x_BD @ w_VD.T, cfg.logit_softcap)
+
+
+_window_logits = jax.jit(_last_logits, static_argnums=(0, 1))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _drawn_over_windows(
+    cfg: ModelConfig,
+    parametrization: str,
+    form: Form,
     params: Params,
     windows_BT: jax.Array,
     n_B: jax.Array,
+    by: Choice,
+    noise_BV: jax.Array,
 ) -> jax.Array:
-    # What is behind a text is padding, and no earlier position sees it.
-    logits_BTV = apply(cfg, params, windows_BT, parametrization=parametrization)
-    return logits_BTV[jnp.arange(len(n_B)), n_B - 1]
+    logits_BV = _last_logits(cfg, parametrization, params, windows_BT, n_B)
+    return drawn(form, logits_BV, by, noise_BV)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _cached_logits(
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 4))
+def _drawn_after_prompts(
     cfg: ModelConfig,
     parametrization: str,
+    form: Form,
+    params: Params,
+    capacity: int,
+    tokens_BT: jax.Array,
+    n_B: jax.Array,
+    by: Choice,
+    noise_BV: jax.Array,
+) -> tuple[jax.Array, list[KeysAndValues]]:
+    """The first token of each prompt, and the keys and values of all prompts."""
+    empty = no_tokens(cfg, len(n_B), capacity, params["token_embedding"].dtype)
+    where = of_prompts(len(n_B), tokens_BT.shape[1], capacity)
+    pasts = [Past(stored, where) for stored in empty]
+    logits_BV = _last_logits(cfg, parametrization, params, tokens_BT, n_B, pasts)
+    return drawn(form, logits_BV, by, noise_BV), [each.stored for each in pasts]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _drawn_in_turn(
+    cfg: ModelConfig,
+    parametrization: str,
+    form: Form,
     params: Params,
     past: list[KeysAndValues],
-    tokens_BT: jax.Array,
-    first_B: jax.Array,
+    tokens_B: jax.Array,
     n_B: jax.Array,
-) -> tuple[jax.Array, list[KeysAndValues]]:
-    places_BT = first_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
-    pasts = [Past(stored, places_BT) for stored in past]
-    x_BTD, w_VD = features(cfg, params, tokens_BT, parametrization=parametrization, pasts=pasts)
-    x_BD = x_BTD[jnp.arange(len(n_B)), n_B - 1]
-    return soft_cap(x_BD @ w_VD.T, cfg.logit_softcap), [each.stored for each in pasts]
+    by: Choice,
+    noise_NBV: jax.Array,
+    n_done: jax.Array,
+    n_steps: jax.Array,
+) -> tuple[jax.Array, list[KeysAndValues], jax.Array]:
+    """Tokens n_done, n_done + 1, ... of each prompt, each from the one before: the compiled step.
+
+    Returns: the last tokens, all keys and values, and the n_steps tokens in found_BN.
+    """
+    ones_B = jnp.ones_like(n_B)
+
+    def one(i, carry):
+        past, tokens_B, found_BN = carry
+        where = of_next_token(n_B, n_done + i - 1, past[0][1].shape[1])
+        pasts = [Past(stored, where) for stored in past]
+        logits_BV = _last_logits(cfg, parametrization, params, tokens_B[:, None], ones_B, pasts)
+        tokens_B = drawn(form, logits_BV, by, noise_NBV[i])
+        return [each.stored for each in pasts], tokens_B, found_BN.at[:, i].set(tokens_B)
+
+    found_BN = jnp.zeros((len(n_B), _MOST_AT_ONCE), jnp.int32)
+    past, tokens_B, found_BN = lax.fori_loop(0, n_steps, one, (past, tokens_B, found_BN))
+    return tokens_B, past, found_BN
 
 
 def checked_prompt(cfg: ModelConfig, prompt_T: Prompt) -> np.ndarray:

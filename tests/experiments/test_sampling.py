@@ -6,7 +6,7 @@ import pytest
 
 from experiments.sampling import END_OF_TEXT, TrainedRun, continued, load_run, next_tokens
 from experiments.workspace import Workspace, read_json
-from model.sampling import Draws
+from model.drawing import Draws
 from train.config import SpecError
 from train.data.tokenizers import BYTES
 from train.records import RecordError

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from model.drawing import Draws
 from model.functional import abstract_params, apply, features, flatten, init_params, stream
 from model.kernels import PLAIN
 from model.parametrization import (
@@ -18,7 +19,7 @@ from model.parametrization import (
     weight_decay_mask,
     weight_decay_multiplier,
 )
-from model.sampling import Draws, generate, next_token_table
+from model.sampling import generate, next_token_table
 from train.coordinates import activation_scales, check_config
 from train.evaluate import evaluate
 from train.loss import mean_loss

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from model.drawing import Draws, choice, drawn, generators, noise
 from model.functional import apply, init_params
-from model.sampling import Draws, _cached_logits, _draw, generate, generated, next_token_table
+from model.sampling import _drawn_in_turn, generate, generated, next_token_table
 
 PROMPT = [3, 1, 4, 1, 5]
 PROMPTS = [PROMPT, [9], [2, 6, 5, 3, 5, 8, 9]]
@@ -69,11 +70,11 @@ def test_a_prompt_is_continued_as_if_alone(tiny, params):
 
 
 def test_one_compiled_step(tiny, params):
-    """Prompts of other lengths, temperatures and seeds compile nothing."""
-    one(tiny, params, n_tokens=4)
-    compiled = _cached_logits._cache_size()
-    one(tiny, params, PROMPT[:2], n_tokens=7, draws=Draws(0.3, top_k=3, seed=9))
-    assert _cached_logits._cache_size() == compiled
+    """Prompts of other lengths, and other numbers in the same form of draw, compile nothing."""
+    one(tiny, params, n_tokens=4, draws=Draws(0.7, top_k=4))
+    compiled = _drawn_in_turn._cache_size()
+    one(tiny, params, PROMPT[:2], n_tokens=7, draws=Draws(0.3, top_p=0.9, seed=9))
+    assert _drawn_in_turn._cache_size() == compiled
 
 
 def test_a_stop_token_ends_a_continuation_and_is_its_last(tiny, params):
@@ -106,10 +107,12 @@ def test_the_seed_decides(tiny, params):
     assert first == again != other
 
 
-def drawn(logits, n_draws, draws):
+def counts(logits, n_draws, draws):
     """How often each token is drawn after the same logits."""
-    rng = np.random.default_rng(draws.seed)
-    found = [_draw(np.array(logits), draws, rng) for _ in range(n_draws)]
+    rows = np.tile(np.array(logits, np.float32), (n_draws, 1))
+    rngs = generators(draws.seed, 1)
+    noise_NBV = noise(draws.form, rngs, n_draws, n_draws, len(logits))
+    found = drawn(draws.form, rows, choice(draws, len(logits)), noise_NBV[:, 0])
     return np.bincount(found, minlength=len(logits))
 
 
@@ -130,13 +133,13 @@ def test_frequencies_follow_the_tempered_probabilities_of_likely_tokens(draws, k
     p, n_draws = np.array([0.04, 0.1, 0.3, 0.06, 0.5]), 4000
     expected = np.where(np.isin(np.arange(5), kept), p ** (1 / draws.temperature), 0.0)
     expected /= expected.sum()
-    measured = drawn(np.log(p), n_draws, draws) / n_draws
+    measured = counts(np.log(p), n_draws, draws) / n_draws
     assert (np.abs(measured - expected) <= 4 * np.sqrt(expected * (1 - expected) / n_draws)).all()
 
 
 def test_ties_go_to_the_lower_id():
-    assert drawn([1.0, 2.0, 2.0], 3, Draws(3.0, top_k=1)).tolist() == [0, 3, 0]
-    assert drawn([1.0, 2.0, 2.0], 3, GREEDY).tolist() == [0, 3, 0]
+    assert counts([1.0, 2.0, 2.0], 3, Draws(3.0, top_k=1)).tolist() == [0, 3, 0]
+    assert counts([1.0, 2.0, 2.0], 3, GREEDY).tolist() == [0, 3, 0]
 
 
 def test_next_token_table_is_the_sorted_softmax(tiny, params):
