@@ -19,7 +19,7 @@ from analysis.load import Points, points_from_columns
 
 FLOPS_COLUMN = "train_flops_matmul_full"
 N_DRAWS = 100
-MOST_ROWS = 1500
+MOST_ROWS = 600
 """Of curve points in one fit of L(N, S)."""
 AFTER_WARMUP = 2.0
 """Times the warm-up from which a curve counts; Kaplan et al. leave the transient out as well."""
@@ -55,9 +55,10 @@ def _curves_panel(ax: Axes, inputs: FigureInputs, scale: Any, column: str) -> No
     drawn = curves.lines(inputs, column)
     colors = scale.to_rgba(np.array([line.n_params for line in drawn]))
     style.draw_lines(ax, [line.xy for line in drawn], colors, linewidths=0.9, alpha=0.8)
-    every = np.concatenate([line.xy for line in drawn])
-    style.log_axis(ax, "x", every[:, 0])
-    style.loss_axis(ax, float(every[:, 1].min()), float(every[:, 1].max()))
+    style.log_axis(ax, "x", np.concatenate([line.xy[:, 0] for line in drawn]))
+    low, high, beyond = curves.sight(drawn)
+    style.loss_axis(ax, low, high)
+    style.beyond(ax, beyond)
     style.reference_lines(ax, inputs)
 
 
@@ -173,7 +174,10 @@ def _steps_panel(
             fitted = law.predict(n_params=points.n_params[own], n_steps=steps[own])
             ax.plot(steps[own], fitted, color=color, linewidth=0.9, zorder=2)
     style.log_axis(ax, "x", steps)
-    style.loss_axis(ax, float(loss.min()), float(loss.max()))
+    of_run = [loss[points.cluster == run] for run in np.unique(points.cluster)]
+    high, beyond = curves.top(*np.array([(own[0], own.max()) for own in of_run]).T)
+    style.loss_axis(ax, float(loss.min()), high)
+    style.beyond(ax, beyond)
     style.reference_lines(ax, inputs)
     text = law_text(law)
     ax.plot([], [], color=style.GREY, linewidth=1, label=style.wrapped(text))
