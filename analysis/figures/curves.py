@@ -8,7 +8,7 @@ import numpy as np
 from analysis.figures.inputs import FigureInputs
 from analysis.frontier.envelope import curve_lines
 
-MOST_POINTS = 60_000
+MOST_POINTS = 40_000
 """Of all curves together: more than a figure of 2,000 pixels can tell apart."""
 LEAST_A_CURVE, MOST_A_CURVE = 12, 160
 ABOVE_START, OTHER_START = 1.1, 3.0

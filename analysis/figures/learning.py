@@ -185,12 +185,13 @@ def _steps_panel(
 
 def curve_points(inputs: FigureInputs) -> Points:
     """Points (N, S, L) along the curves after their warm-up, thinned; a run is one cluster."""
-    runs = inputs.runs.drop_duplicates("run_id").set_index("run_id")
+    runs: Any = inputs.runs.drop_duplicates("run_id").set_index("run_id")
+    runs = runs[["status", "warmup_steps", "batch_tokens"]].to_dict("index")
     drawn = curves.lines(inputs, "step") if "step" in inputs.curves.columns else []
     every = max(1, round(sum(len(line.xy) for line in drawn) / MOST_ROWS))
     rows: list[np.ndarray] = []
     for index, line in enumerate(drawn):
-        run: Any = runs.loc[line.run_id]
+        run = runs[line.run_id]
         if run["status"] != "finished":
             continue
         steps, loss = line.xy[line.xy[:, 0] > AFTER_WARMUP * float(run["warmup_steps"])].T

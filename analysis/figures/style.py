@@ -62,7 +62,8 @@ NO_METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
     "svg": {"Creator": None, "Date": None},
 }
-HOW_TO_SAVE = {"png": {"pil_kwargs": {"compress_level": 3}}}
+HOW_TO_SAVE: dict[str, Any] = {"png": {"pil_kwargs": {"compress_level": 3}}}
+"""A twentieth more bytes than the default, in half the time."""
 PADS: dict[str, Any] = {"w_pad": 0.08, "h_pad": 0.08, "wspace": 0.03, "hspace": 0.03}
 """Of the layout, inches and shares of a panel."""
 FORMATS = tuple(NO_METADATA)

@@ -147,8 +147,9 @@ def charts(titles: Mapping[str, str]) -> str:
     """Empty charts, which the scripts fill: each with its sentence and its numbers in a table."""
     figures = "".join(
         f'<figure><h3>{html.escape(title)}</h3><div class="chart" id="chart-{name}" role="img" '
-        f'data-testid="chart-{name}"></div><figcaption></figcaption><details><summary>Numbers of '
-        f'this chart</summary><div class="wide" tabindex="0" role="region" '
+        f'aria-label="{html.escape(title)}" data-testid="chart-{name}"></div>'
+        f"<figcaption></figcaption><details><summary>Numbers of this chart</summary>"
+        f'<div class="wide" tabindex="0" role="region" '
         f'aria-label="{html.escape(title)}: numbers"></div></details></figure>\n'
         for name, title in titles.items()
     )
