@@ -65,16 +65,22 @@ def study(
 ) -> Study:
     """Fit everything to a sweep's table of runs (held-out runs never enter a fit)."""
     settled = fit_conventions(runs, objective, drop=LEFT_OUT, n_bootstrap=n_bootstrap, seed=seed)
-    all_cells = fit_conventions(runs, objective, n_bootstrap=n_bootstrap, seed=seed)
+    every = {c: points_from_runs(runs, *c) for c in CONVENTIONS}
     points: dict[tuple[str, str], Points] = {
-        c: drop_flagged(points_from_runs(runs, *c), *LEFT_OUT) for c in CONVENTIONS
+        c: drop_flagged(every[c], *LEFT_OUT) for c in CONVENTIONS
     }
+    is_whole = all(len(points[c]) == len(every[c]) for c in CONVENTIONS)
+    all_cells = (  # the same tables would give the same fits
+        settled
+        if is_whole
+        else fit_conventions(runs, objective, n_bootstrap=n_bootstrap, seed=seed)
+    )
     head = settled[0]
-    every = points_from_runs(runs, head.n_convention, head.c_convention)
+    whole = every[head.n_convention, head.c_convention]
     return Study(
         settled=settled,
         all_cells=all_cells,
-        frontiers=fit_frontiers(every, head.minima, n_bootstrap=n_bootstrap, seed=seed),
+        frontiers=fit_frontiers(whole, head.minima, n_bootstrap=n_bootstrap, seed=seed),
         limits=limits(head.fit),
         points=points,
     )

@@ -153,7 +153,7 @@ def _step(rung: Rung, printed: tuple) -> Any:
              "joint": "joint fit, optimum under C"}  # fmt: skip
     found = tuple((named[k], a, span) for k, (a, span) in rung.found.items())
     _, _, a, span, _ = printed
-    return Step(rung.name, found, (a, span))
+    return Step(rung.name, found, (a, span), rung.n_runs)
 
 
 def _rung_rows(rungs: Sequence[Rung]) -> list[Row]:

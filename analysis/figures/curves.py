@@ -1,5 +1,6 @@
 """Training curves of a sweep, thinned to what a figure can show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,12 @@ import numpy as np
 from analysis.figures.inputs import FigureInputs
 from analysis.frontier.envelope import curve_lines
 
-MOST_POINTS = 60_000
+MOST_POINTS = 40_000
 """Of all curves together: more than a figure of 2,000 pixels can tell apart."""
 LEAST_A_CURVE, MOST_A_CURVE = 12, 160
+ABOVE_START, OTHER_START = 1.1, 3.0
+"""A curve that rises so many times above the start of training leaves the axis; a first loss so
+many times the median of them is no start, but part of a run that diverged at once."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,30 @@ def lines(inputs: FigureInputs, column: str, most_points: int = MOST_POINTS) -> 
             xy = np.stack([np.exp(x[kept]), loss[kept]], -1)
             drawn.append(Line(run_id, float(size_of[run_id]), xy))
     return drawn
+
+
+def sight(drawn: Sequence[Line]) -> tuple[float, float, str]:
+    """Lowest and highest loss of an axis for these curves, and a sentence on what is beyond it."""
+    low = min(float(line.xy[:, 1].min()) for line in drawn)
+    high, beyond = top(*np.array([(line.xy[0, 1], line.xy[:, 1].max()) for line in drawn]).T)
+    return low, high, beyond
+
+
+def top(starts: np.ndarray, peaks: np.ndarray) -> tuple[float, str]:
+    """Where the axis of losses ends: at the highest peak, or at the start of training if a run that
+    diverged went far beyond, which would press all others together.
+
+    Args:
+        starts: first loss of each curve.
+        peaks: highest loss of each curve.
+    """
+    start = starts[starts <= OTHER_START * np.median(starts)].max()
+    is_beyond = peaks > ABOVE_START * start
+    if not is_beyond.any():
+        return float(peaks.max()), ""
+    n, peak = int(is_beyond.sum()), f"{peaks.max():.3g}"
+    who = "1 run goes" if n == 1 else f"{n} runs go"
+    return ABOVE_START * float(start), f"{who} beyond this axis, up to {peak}"
 
 
 def _even(log_x: np.ndarray, n_kept: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from analysis.figures import style
@@ -66,17 +67,25 @@ def draw_all(
     work = _Work(inputs, Path(directory), page, published or {}, tuple(formats))
     left_out = not_drawn(inputs, drawings)
     drawable = [d for d in drawings if d.name not in left_out or d.published in work.published]
-    first, *others = [drawable[i::n_processes] for i in range(max(1, n_processes))]
-    if not any(others):
-        return [path for drawing in first for path in work.draw(drawing)]
-    with ProcessPoolExecutor(
-        len(others), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    ) as pool:  # whom Ctrl-C stops is the caller, and he says so
-        handed = [pool.submit(_draw_some, work, [d.name for d in some]) for some in others]
-        found = {drawing.name: work.draw(drawing) for drawing in first}
-        for share in handed:
-            found |= share.result()
+    if min(n_processes, len(drawable)) < 2:
+        return [path for drawing in drawable for path in work.draw(drawing)]
+    found = _drawn_together(work, drawable, n_processes - 1)
     return [path for drawing in drawable for path in found[drawing.name]]
+
+
+def _drawn_together(
+    work: "_Work", drawings: Sequence[Drawing], n_helpers: int
+) -> dict[str, list[Path]]:  # fmt: skip
+    """This process draws from the first on and helpers from the last on, until they meet."""
+    with ProcessPoolExecutor(n_helpers, get_context("spawn"), _begin, (work,)) as pool:
+        handed = {d.name: pool.submit(_draw_handed, d.name) for d in reversed(drawings)}
+        try:
+            own = {d.name: work.draw(d) for d in drawings if handed[d.name].cancel()}
+            rest = {name: share.result() for name, share in handed.items() if name not in own}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return own | rest
 
 
 def processes_for(n_runs: int) -> int:
@@ -110,9 +119,19 @@ class _Work:
         return save(figure, self.folder / f"{drawing.name}{suffix}", self.formats)
 
 
-def _draw_some(work: _Work, names: Sequence[str]) -> dict[str, list[Path]]:
-    """The share of another process; drawings have functions, so they travel by name."""
-    return {drawing.name: work.draw(drawing) for drawing in named(names)}
+_HANDED: list[_Work] = []
+"""What this process was given when it began to help another."""
+
+
+def _begin(work: _Work) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whom Ctrl-C stops is the caller, and he says so
+    _HANDED.append(work)
+
+
+def _draw_handed(name: str) -> list[Path]:
+    """One figure for another process; a drawing has functions, so it travels by name."""
+    (drawing,) = named([name])
+    return _HANDED[0].draw(drawing)
 
 
 def beside(
@@ -120,10 +139,7 @@ def beside(
 ) -> Figure:
     """One figure of both, drawn by the same function: ours first, then the paper's points."""
     is_row = drawing.is_narrow and not page.is_column
-    figure = Figure(layout="constrained", facecolor="white")
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(**style.PADS)
+    figure = style.empty_figure(*rcParams["figure.figsize"])
     parts: Any = figure.subfigures(1, 2) if is_row else figure.subfigures(2, 1)
     asked: list[tuple[float, float]] = []
     for part, inputs in zip(parts, (ours, theirs), strict=True):

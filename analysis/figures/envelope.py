@@ -40,9 +40,10 @@ def envelope(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     axes[0].plot(lows.train_flops[new], lows.loss_nats[new], "o", color=style.BLACK, markersize=3,
                  zorder=5,
                  label=style.wrapped(f"lowest at each compute; {found.status}"))  # fmt: skip
-    every = np.concatenate([line.xy for line in drawn])
-    style.log_axis(axes[0], "x", every[:, 0])
-    style.loss_axis(axes[0], float(every[:, 1].min()), float(every[:, 1].max()))
+    style.log_axis(axes[0], "x", np.concatenate([line.xy[:, 0] for line in drawn]))
+    low, high, beyond = curves.sight(drawn)
+    style.loss_axis(axes[0], low, high)
+    style.beyond(axes[0], beyond)
     style.reference_lines(axes[0], inputs)
     compute = f"training compute C (FLOPs, {inputs.headline[1]})"
     style.label_axes(axes[0], compute, f"training loss, smoothed ({inputs.unit})", "every curve")

@@ -69,12 +69,14 @@ N_APPROACH_DRAWS = 120
 class Step:
     """An exponent a under one set of choices: (method, a, interval) each; NaN where there is none.
 
-    `printed` holds what a paper gives, if this is a paper's step.
+    `printed` holds what a paper gives, if this is a paper's step; `n_runs` is of this step, None if
+    it has all runs of the study.
     """
 
     name: str
     found: tuple[tuple[str, float, tuple[float, float]], ...]
     printed: tuple[float, tuple[float, float] | None] | None = None
+    n_runs: int | None = None
 
 
 @dataclass(frozen=True)

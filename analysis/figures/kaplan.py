@@ -72,9 +72,9 @@ def _compute_panel(ax: Axes, inputs: FigureInputs, scale: Any) -> None:
             found.train_flops[lows], found.loss_nats[lows], color=style.BLACK, linewidth=1.4,
             linestyle=(0, (1, 1)), label="lower envelope of the curves", zorder=5,
         )  # fmt: skip
-    low = _frontier_lines(ax, inputs)
-    losses = used["loss_nats"].to_numpy(np.float64)
-    style.loss_axis(ax, min(low, float(losses.min())), float(losses.max()))
+    low, high, beyond = curves.sight(for_drawing)
+    style.loss_axis(ax, min(low, _frontier_lines(ax, inputs)), high)
+    style.beyond(ax, beyond)
     style.reference_lines(ax, inputs)
 
 

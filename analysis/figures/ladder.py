@@ -32,7 +32,7 @@ def ladder(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
     figure, axes = style.panels(
         page,
         f"{inputs.title}: the exponent, one correction at a time",
-        style.footer(inputs, conventions=_conventions(is_paper, inputs)),
+        style.footer(inputs, conventions=_conventions(is_paper, inputs), runs=_runs_text(own)),
         1 if is_paper else 2,
         width=8.0 if is_paper else 13.0,
         height=5.2,
@@ -53,6 +53,12 @@ def _conventions(is_paper: bool, inputs: FigureInputs) -> str:
     if is_paper:
         return f"N {inputs.headline[0]}, C {inputs.headline[1]}, as the paper counts them"
     return "by row, from N non_embedding, C 6n_non_embedding to N total, C matmul_full"
+
+
+def _runs_text(steps: tuple[Step, ...]) -> str | None:
+    """How many runs each step has, where steps have runs of their own."""
+    counts = [step.n_runs for step in steps if step.n_runs is not None]
+    return f"runs by step, from the top: {', '.join(map(str, counts))}" if counts else None
 
 
 def own_steps(inputs: FigureInputs) -> tuple[Step, ...]:
@@ -93,11 +99,11 @@ def _steps_panel(ax: Axes, steps: tuple[Step, ...]) -> None:
             _mark(ax, y, a, interval or (math.nan, math.nan), "d", style.BLACK, "printed", named)
     for published_a, label in ((0.5, "0.5"), (published.KAPLAN_2020_OPTIMA["N"][1], "Kaplan 0.73")):
         ax.axvline(published_a, color=style.GREY, linewidth=0.8, linestyle="--", zorder=1)
-        ax.text(published_a, len(steps) - 0.52, label, fontsize=style.SMALL_SIZE, color=style.GREY,
+        ax.text(published_a, len(steps) - 0.2, label, fontsize=style.SMALL_SIZE, color=style.GREY,
                 ha="center", va="bottom", bbox=style.PAPER)  # fmt: skip
     style.label_axes(ax, "exponent a of the optimal size, N* ∝ Cᵃ", "")
     ax.set_yticks(range(len(steps)), labels=[step.name for step in steps])
-    ax.set(ylim=(len(steps) - 0.5, -0.65))
+    ax.set(ylim=(len(steps) - 0.15, -0.65))
     ax.grid(False, axis="y")
     ax.margins(x=0.08)
 

@@ -19,8 +19,8 @@ from analysis.load import Points, points_from_columns
 
 FLOPS_COLUMN = "train_flops_matmul_full"
 N_DRAWS = 100
-MOST_ROWS = 1500
-"""Of curve points in one fit of L(N, S)."""
+MOST_ROWS, MOST_CURVES = 600, 60
+"""Of curve points in one fit of L(N, S), and of the curves that they are on."""
 AFTER_WARMUP = 2.0
 """Times the warm-up from which a curve counts; Kaplan et al. leave the transient out as well."""
 
@@ -55,9 +55,10 @@ def _curves_panel(ax: Axes, inputs: FigureInputs, scale: Any, column: str) -> No
     drawn = curves.lines(inputs, column)
     colors = scale.to_rgba(np.array([line.n_params for line in drawn]))
     style.draw_lines(ax, [line.xy for line in drawn], colors, linewidths=0.9, alpha=0.8)
-    every = np.concatenate([line.xy for line in drawn])
-    style.log_axis(ax, "x", every[:, 0])
-    style.loss_axis(ax, float(every[:, 1].min()), float(every[:, 1].max()))
+    style.log_axis(ax, "x", np.concatenate([line.xy[:, 0] for line in drawn]))
+    low, high, beyond = curves.sight(drawn)
+    style.loss_axis(ax, low, high)
+    style.beyond(ax, beyond)
     style.reference_lines(ax, inputs)
 
 
@@ -173,22 +174,28 @@ def _steps_panel(
             fitted = law.predict(n_params=points.n_params[own], n_steps=steps[own])
             ax.plot(steps[own], fitted, color=color, linewidth=0.9, zorder=2)
     style.log_axis(ax, "x", steps)
-    style.loss_axis(ax, float(loss.min()), float(loss.max()))
+    of_run = [loss[points.cluster == run] for run in np.unique(points.cluster)]
+    high, beyond = curves.top(*np.array([(own[0], own.max()) for own in of_run]).T)
+    style.loss_axis(ax, float(loss.min()), high)
+    style.beyond(ax, beyond)
     style.reference_lines(ax, inputs)
     text = law_text(law)
+    if len(of_run) == MOST_CURVES:
+        text += f"; of {MOST_CURVES} of the curves"
     ax.plot([], [], color=style.GREY, linewidth=1, label=style.wrapped(text))
 
 
 def curve_points(inputs: FigureInputs) -> Points:
     """Points (N, S, L) along the curves after their warm-up, thinned; a run is one cluster."""
-    runs = inputs.runs.drop_duplicates("run_id").set_index("run_id")
+    by_id: Any = inputs.runs.drop_duplicates("run_id").set_index("run_id")
+    runs = by_id.to_dict("index")
     drawn = curves.lines(inputs, "step") if "step" in inputs.curves.columns else []
+    drawn = [line for line in drawn if runs[line.run_id]["status"] == "finished"]
+    drawn = [drawn[i] for i in _some(np.arange(len(drawn)), MOST_CURVES)]
     every = max(1, round(sum(len(line.xy) for line in drawn) / MOST_ROWS))
     rows: list[np.ndarray] = []
     for index, line in enumerate(drawn):
-        run: Any = runs.loc[line.run_id]
-        if run["status"] != "finished":
-            continue
+        run = runs[line.run_id]
         steps, loss = line.xy[line.xy[:, 0] > AFTER_WARMUP * float(run["warmup_steps"])].T
         if inputs.critical_here is not None:
             steps = minimum_steps(
@@ -205,4 +212,6 @@ def curve_points(inputs: FigureInputs) -> Points:
 
 def _some(values: np.ndarray, most: int = 12) -> np.ndarray:
     """At most so many of the values, evenly."""
+    if len(values) <= most:
+        return values
     return values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]

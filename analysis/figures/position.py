@@ -38,7 +38,7 @@ def position(inputs: FigureInputs, page: Page = style.SCREEN) -> Figure:
         return figure
     sizes = np.array(list(runs))
     scale = style.size_scale(sizes)
-    _position_panel(axes[0], inputs, runs, scale)
+    _position_panel(axes[0], inputs, runs, scale, n_columns=1 if page.is_column else 2)
     _size_panel(axes[1], inputs, runs)
     style.size_bar(figure, axes[0], scale, sizes, f"parameters N ({inputs.headline[0]})")
     return figure
@@ -58,10 +58,10 @@ def best_of_sizes(inputs: FigureInputs) -> dict[float, PositionLoss]:
 
 
 def _position_panel(
-    ax: Axes, inputs: FigureInputs, runs: dict[float, PositionLoss], scale: Any
+    ax: Axes, inputs: FigureInputs, runs: dict[float, PositionLoss], scale: Any, n_columns: int
 ) -> None:
     style.label_axes(
-        ax, "position t in the window (tokens of context)", f"validation loss ({inputs.unit})",
+        ax, "position t (tokens of context)", f"validation loss ({inputs.unit})",
         "of each size the run of lowest loss;\nbands: ± 1 standard error by document",
     )  # fmt: skip
     for size, found in runs.items():
@@ -79,7 +79,7 @@ def _position_panel(
     ax.xaxis.set_minor_locator(NullLocator())
     style.loss_axis(ax, float(every.min()), float(every.max()))
     style.reference_lines(ax, inputs)
-    style.legend_below(ax, n_columns=2)
+    style.legend_below(ax, n_columns=n_columns)
 
 
 def _law_line(ax: Axes, size: float, found: PositionLoss, color: Any) -> None:

@@ -22,7 +22,7 @@ from analysis.published import ALLOCATION_EXPONENTS, PublishedExponent
 N_DRAWS = 200
 """Bootstrap draws that go into the page, of a fit's several hundred."""
 N_APPROACH_DRAWS = 120
-MOST_CURVE_POINTS = 30_000
+MOST_CURVE_POINTS = 20_000
 """Of all curves together: what a chart of vectors in a browser redraws without a pause."""
 
 COLUMNS = {  # column of a record -> heading in the table of runs

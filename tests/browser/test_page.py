@@ -78,6 +78,14 @@ def law(page) -> tuple[bool, list[float]]:
     )[0]
 
 
+def in_sight(page, name: str):
+    """The place of a chart, scrolled to and drawn."""
+    chart = page.get_by_test_id(f"chart-{name}")
+    chart.scroll_into_view_if_needed()
+    page.wait_for_selector(f'#chart-{name}[data-drawn="true"]')
+    return chart
+
+
 def cells(page, column: str) -> list[str]:
     """What a column of the table of runs shows, from the top."""
     place = page.locator("#runs-table th").evaluate_all(
@@ -88,15 +96,43 @@ def cells(page, column: str) -> list[str]:
 
 def test_hovering_shows_run_spec_and_loss(page, study):
     run = study.runs[study.runs["run_id"] == "run-2-2"].iloc[0]
-    chart = page.get_by_test_id("chart-isoflop")
-    chart.scroll_into_view_if_needed()
+    chart = in_sight(page, "isoflop")
     x, y = page.evaluate(POINT, ["chart-isoflop", "run-2-2"])
     page.mouse.move(x - 30, y - 30)
     page.mouse.move(x, y, steps=3)
-    chart.locator(".hoverlayer .hovertext").first.wait_for()
+    chart.locator(".hoverlayer .hovertext", has_text="run-2-2").first.wait_for()
     shown = chart.locator(".hoverlayer").text_content()
     assert "run-2-2" in shown and f"{run['n_layers']} layers × {run['d_model']}" in shown
     assert f"{run['loss_nats']:.4f}" in shown
+
+
+def test_charts_are_drawn_when_they_come_into_sight(page, opened):
+    page.evaluate("scrollTo(0, 0)")
+    page.get_by_test_id("n-convention").select_option("non_embedding")
+    opened.settled()
+    last = page.get_by_test_id("chart-curves")
+    assert last.get_attribute("data-drawn") == "false" and last.get_attribute("aria-label")
+    in_sight(page, "curves")
+    assert "learning curves" in last.get_attribute("aria-label")
+    assert last.locator(".main-svg").count() > 0
+    page.get_by_test_id("c-convention").select_option("6n_non_embedding")
+    opened.settled()
+    assert page.get_by_test_id("chart-compute").get_attribute("data-drawn") == "false"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.chart')].every((c) => c.dataset.drawn === 'true')"
+    )
+    assert "6n_non_embedding" in page.get_by_test_id("chart-compute").inner_text()
+
+
+def test_a_run_that_diverged_does_not_stretch_the_axis_of_losses(page):
+    curves = [{"l": [5.5, 4.0, 3.0]}, {"l": [5.4, 60.0, 4.0]}]
+    view = {"curves": curves, "runs": [{"loss_nats": 2.9}], "state": {"scale": "linear"}}
+    found = page.evaluate("(view) => curveSight(view)", view)
+    assert found["axis"]["range"] == pytest.approx([2.9 / 1.03, 1.1 * 5.5])
+    assert "1 run goes beyond the vertical axis, up to 60" in found["beyond"]
+    calm = page.evaluate("(view) => curveSight(view)", {**view, "curves": curves[:1]})
+    assert calm == {"axis": {}, "beyond": ""}
 
 
 def test_another_count_of_parameters_is_another_law(page, study, opened):
@@ -207,7 +243,7 @@ def test_markup_in_names_is_text(page, study, opened):
     assert page.title() != "pwned" and HOSTILE in page.inner_text("h1")
     page.get_by_test_id("runs-filter").fill("onerror")
     assert cells(page, "run_id") == [HOSTILE]
-    page.get_by_test_id("chart-isoflop").scroll_into_view_if_needed()
+    in_sight(page, "isoflop")
     x, y = page.evaluate(POINT, ["chart-isoflop", HOSTILE])
     page.mouse.move(x - 30, y - 30)
     page.mouse.move(x, y, steps=3)

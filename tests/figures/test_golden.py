@@ -17,9 +17,17 @@ from PIL import Image
 
 from analysis.figures import inside
 from analysis.figures.critical_batch import SizeFound, critical_figure
+from analysis.figures.gain import draw_gain
 from analysis.figures.isoflop import isoflop
+from analysis.figures.published import inputs_of_points
+from analysis.figures.repetition import repetition
 from analysis.figures.residuals import residuals
+from analysis.figures.tuning import tuning_figure
 from analysis.frontier.critical_batch import Critical, CriticalLaw
+from analysis.frontier.tuning import Search, batch_law, best_cell, rate_law
+from analysis.laws import DataConstrained, predict
+from analysis.load import points_from_columns
+from analysis.validity.paired import paired_gain
 
 GOLDEN = Path(__file__).parent / "golden"
 BLOCK = 4  # pixels a side whose mean is compared
@@ -83,10 +91,77 @@ def of_a_batch_sweep() -> Figure:
     return critical_figure("Planted batches", [size], corpus="planted-corpus", n_runs=21)
 
 
+def of_a_rate_search() -> Figure:
+    """Parabolas in log rate about lr* ~ N^-0.3 B^0.5, and in log batch about B* ~ D^0.6."""
+    searches = []
+    for n in (3e3, 1.4e4, 3.7e4):
+        for d in (1.3e5, 3.3e5, 8.2e5):
+            for batch in (128, 256, 512, 1024):
+                best = 0.02 * (n / 1e4) ** -0.3 * (batch / 512) ** 0.5
+                lr = best * 2.0 ** (np.arange(-2, 3) + 0.3)
+                off = np.log(lr / best), np.log(batch / (300 * (d / 3e5) ** 0.6))
+                loss = (1.2 + 80 / n**0.5) * (1 + 0.03 * off[0] ** 2 + 0.01 * off[1] ** 2)
+                noise = 1 + 0.001 * np.random.default_rng(0).standard_normal((41, 1))
+                searches.append(Search(n, 1.5 * n, d, batch, lr, loss * noise))
+    cells = [best_cell(searches[first : first + 4]) for first in range(0, len(searches), 4)]
+    return tuning_figure("Planted rates", searches, cells, rate_law(searches), batch_law(cells))
+
+
+def of_pairs() -> Figure:
+    """An idea worth 1.3 times the compute, with noise that both sides of a pair share."""
+    n, d = (axis.ravel() for axis in np.meshgrid([1e4, 1e5, 1e6], [1e6, 1e7, 1e8]))
+    shared = np.exp(0.003 * np.random.default_rng(0).standard_normal(len(n)))
+    baseline, new = (
+        points_from_columns(
+            {"N": n, "D": d, "L": shared * (1.2 + 30 / (n * g) ** 0.4 + 60 / (d * g) ** 0.3)}
+        )
+        for g in (1.0, 1.3**0.5)
+    )
+    cells = list(range(len(n)))
+    gain = paired_gain(baseline, new, cells, n_bootstrap=50)
+    labels = [f"{a:.0e} @ {6 * a * b:.0e}" for a, b in zip(n, d, strict=True)]
+    return draw_gain("Planted idea", labels, cells, baseline, new, gain)
+
+
+def of_repeated_data(monkeypatch) -> Figure:
+    """Up to 60 epochs of data that are worth R_D = 15 epochs at most; the law is given, since its
+    fit takes half a minute (test_published.py has it)."""
+    truth = {"E": 1.8, "A": 500.0, "B": 1500.0, "alpha": 0.35, "R_D": 15.0, "R_N": 5.0}
+    axes = np.meshgrid([1e7, 1e8, 1e9], [1e8, 3e8, 1e9], [1, 2, 5, 20, 60], indexing="ij")
+    n, u, epochs = (axis.ravel() for axis in axes)
+    loss = predict(DataConstrained(), truth, n_params=n, n_tokens=u * epochs, n_tokens_unique=u)
+    loss = loss * np.exp(0.002 * np.random.default_rng(0).standard_normal(len(loss)))
+    table = points_from_columns({"N": n, "D": u * epochs, "U": u, "L": loss})
+    inputs = inputs_of_points("planted", "planted", table)
+    vector = np.array([truth[name] for name in DataConstrained().parameter_names])
+    given = replace(
+        inputs.main.fit,
+        law=DataConstrained(),
+        ok=True,
+        parameters=truth,
+        intervals={name: (0.9 * value, 1.1 * value) for name, value in truth.items()},
+        draws=vector * (1 + 0.05 * np.random.default_rng(0).standard_normal((40, len(vector)))),
+    )
+    monkeypatch.setattr("analysis.figures.repetition.fit", lambda *_, **__: given)
+    return repetition(inputs)
+
+
 @pytest.fixture(scope="module")
-def every_drawn(drawn, tmp_path_factory):
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def every_drawn(drawn, tmp_path_factory, monkeypatch_module):
     """Figures of the planted sweep and those that sweeps and runs of other kinds have."""
-    others = {**of_one_run(), "critical_batch": of_a_batch_sweep()}
+    others = {
+        **of_one_run(),
+        "critical_batch": of_a_batch_sweep(),
+        "tuning": of_a_rate_search(),
+        "gain": of_pairs(),
+        "repetition": of_repeated_data(monkeypatch_module),
+    }
     folder = tmp_path_factory.mktemp("others")
     for name, figure in others.items():
         figure.savefig(folder / f"{name}.png", dpi=SMALL_DPI)

@@ -37,6 +37,15 @@ def test_excess_tokens_are_those_of_the_law_itself():
     assert cost.argmin() == 2 and cost[2] == pytest.approx(1)
 
 
+def test_a_spike_does_not_stretch_the_axis_of_losses():
+    starts, peaks = np.array([5.5, 5.6, 5.4]), np.array([5.6, 5.6, 80.0])
+    high, beyond = curves.top(starts, peaks)
+    assert high == pytest.approx(1.1 * 5.6) and beyond == "1 run goes beyond this axis, up to 80"
+    at_once, beyond = curves.top(np.array([5.5, 5.6, 70.0]), np.array([5.6, 5.6, 80.0]))
+    assert at_once == high and beyond.startswith("1 run")
+    assert curves.top(starts, starts * 1.05) == (pytest.approx(5.6 * 1.05), "")
+
+
 def test_kaplan_s_cost_is_twenty_percent_where_he_says():
     assert kaplan_cost(np.array([0.6, 1.0, 2.2])) == pytest.approx([1.2, 1.0, 1.2], abs=0.04)
 

@@ -60,7 +60,7 @@ def test_return_on_repetition_of_planted_runs(texts):
     truth = {"E": 1.8, "A": 500.0, "B": 1500.0, "alpha": 0.35, "R_D": 15.0, "R_N": 5.0}
     n, u, e = (
         axis.ravel()
-        for axis in np.meshgrid([1e7, 1e8, 1e9], [1e8, 1e9], [1, 2, 4, 8, 20, 60], indexing="ij")
+        for axis in np.meshgrid([1e7, 1e8, 1e9], [1e8, 3e8, 1e9], [1, 2, 5, 20, 60], indexing="ij")
     )
     loss = predict(DataConstrained(), truth, n_params=n, n_tokens=u * e, n_tokens_unique=u)
     loss = loss * np.exp(0.002 * np.random.default_rng(0).standard_normal(len(loss)))

@@ -49,6 +49,29 @@ function curveTraces(view, x) {
   });
 }
 
+const ABOVE_START = 1.1;
+const OTHER_START = 3;
+
+/**
+ * Range of an axis of losses for these curves: it ends at the start of training where a run that
+ * diverged went far beyond, which would press all others together. `beyond` says so.
+ */
+function curveSight(view) {
+  const starts = view.curves.map((curve) => curve.l[0]).sort((a, b) => a - b);
+  const usual = starts.filter((loss) => loss <= OTHER_START * starts[starts.length >> 1]);
+  const end = ABOVE_START * usual[usual.length - 1];
+  const peaks = view.curves.map((curve) => extent(curve.l)[1]).filter((loss) => loss > end);
+  if (!peaks.length) return { axis: {}, beyond: "" };
+  const finals = view.runs.map((run) => run.loss_nats);
+  const [low] = extent([...view.curves.flatMap((curve) => curve.l), ...finals]);
+  const ends = [low / 1.03, end];
+  const who = peaks.length === 1 ? "1 run goes" : `${peaks.length} runs go`;
+  return {
+    axis: { range: view.state.scale === "log" ? ends.map(Math.log10) : ends },
+    beyond: ` ${who} beyond the vertical axis, up to ${short(extent(peaks)[1])}: double-click shows all.`,
+  };
+}
+
 /** The lowest loss that the curves reach by each compute, a staircase going down. */
 function lowestOf(view) {
   const perToken = (run) => view.c(run) / run.n_tokens;
@@ -98,6 +121,7 @@ function lawName(view) {
 function computeChart(view) {
   if (!view.runs.length) return emptyChart(view, "every run is hidden");
   const data = curveTraces(view, (run, tokens) => tokens * (view.c(run) / run.n_tokens));
+  const sight = view.curves.length ? curveSight(view) : { axis: {}, beyond: "" };
   const lowest = lowestOf(view);
   if (lowest.length) {
     data.push(
@@ -124,12 +148,16 @@ function computeChart(view) {
   data.push(...runTraces(view, view.c, (run) => run.loss_nats), ...heldOutTraces(view));
   return {
     data,
-    layout: layoutOf(view, { title: cTitle(view) }, { title: `loss (${view.study.unit})` }),
+    layout: layoutOf(
+      view,
+      { title: cTitle(view) },
+      { title: `loss (${view.study.unit})`, ...sight.axis },
+    ),
     sentence:
       "Loss against compute: smoothed training curves by size, the lowest of them, final " +
       `validation losses as marks, and the ${lawName(view)} at its optimal size` +
       `${view.law.draws.length ? ` with its ${PERCENT(view.fit.level)} band` : ""}.` +
-      `${view.convention.ladder ? " It ends where the optimum leaves the sizes trained." : ""}`,
+      `${view.convention.ladder ? " It ends where the optimum leaves the sizes trained." : ""}${sight.beyond}`,
     table: runTable(view),
   };
 }
@@ -168,6 +196,7 @@ function heldOutTraces(view) {
 function curvesChart(view) {
   if (!view.curves.length) return emptyChart(view, "no training curve is recorded or shown");
   const data = curveTraces(view, (_, tokens) => tokens);
+  const { axis, beyond } = curveSight(view);
   const references = view.study.references.map(([name]) => name);
   const span = extent(view.curves.flatMap((curve) => curve.d));
   for (const [name, loss] of view.study.references) {
@@ -196,12 +225,13 @@ function curvesChart(view) {
     layout: layoutOf(
       view,
       { title: "tokens seen" },
-      { title: `training loss (${view.study.unit})` },
+      { title: `training loss (${view.study.unit})`, ...axis },
     ),
     sentence:
       `${view.curves.length} learning curves: smoothed training loss against tokens seen, ` +
       "coloured by size from dark (small) to light; marks are final validation losses" +
-      (references.length ? `; dotted lines: ${references.join(", ")}.` : "."),
+      (references.length ? `; dotted lines: ${references.join(", ")}.` : ".") +
+      beyond,
     table: { heads: ["run", "N", "first loss", "tokens", "last loss"], rows: ends },
   };
 }

@@ -70,11 +70,49 @@ function breathe() {
   });
 }
 
-/** Draw what `make` gives, with the sentence under it and its numbers in a table. */
+const NEAR_PX = 400;
+const waiting = new Map(); // place of a chart that is not in sight -> what draws it
+
+const watcher =
+  typeof IntersectionObserver === "undefined" // where scripts run without a page
+    ? null
+    : new IntersectionObserver(
+        (seen) => {
+          for (const { target, isIntersecting } of seen) if (isIntersecting) drawWaiting(target);
+        },
+        { rootMargin: `${NEAR_PX}px` },
+      );
+
+function isNear(place) {
+  const { top, bottom } = place.getBoundingClientRect();
+  return top < innerHeight + NEAR_PX && bottom > -NEAR_PX;
+}
+
+/** Draw a chart if it is in sight or nearly so, else when it comes there. */
 async function drawChart(name, make) {
   await breathe();
-  const chart = make();
   const place = document.getElementById(`chart-${name}`);
+  place.dataset.drawn = "false";
+  waiting.set(place, make);
+  watcher.observe(place);
+  if (isNear(place)) await drawWaiting(place);
+}
+
+async function drawWaiting(place) {
+  const make = waiting.get(place);
+  if (!make) return;
+  waiting.delete(place);
+  await drawNow(place, make());
+  if (!waiting.has(place)) place.dataset.drawn = "true";
+}
+
+/** Draw every chart, as for print. */
+function drawAll() {
+  for (const place of [...waiting.keys()]) drawWaiting(place);
+}
+
+/** Draw a chart with the sentence under it and its numbers in a table. */
+async function drawNow(place, chart) {
   const figure = place.closest("figure");
   figure.querySelector("figcaption").textContent = chart.sentence;
   place.setAttribute("aria-label", chart.sentence);

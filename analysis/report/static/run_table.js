@@ -1,6 +1,8 @@
 // The table of runs: sorted by a click or a key on a heading, filtered, and a switch for each run.
 "use strict";
 
+const MOST_ROWS = 200; // until more are asked for
+
 function makeRunTable(study, state, changed) {
   const table = document.getElementById("runs-table");
   const columns = study.columns.filter(({ name }) =>
@@ -8,6 +10,7 @@ function makeRunTable(study, state, changed) {
   );
   const names = columns.map(({ name }) => name);
   const sorting = { name: "", descending: false };
+  let mostRows = MOST_ROWS;
   const filter = document.getElementById("runs-filter");
   const said = document.getElementById("runs-count");
 
@@ -42,10 +45,19 @@ function makeRunTable(study, state, changed) {
     filter.setAttribute("aria-invalid", String(Boolean(error)));
     const kept = error ? [] : study.runs.filter(test);
     const rows = sorting.name ? sortedRows(kept, sorting.name, sorting.descending) : kept;
-    table.tBodies[0].replaceChildren(...rows.map((run) => runRow(run, names, state, changed)));
+    const shown = rows.slice(0, mostRows).map((run) => runRow(run, names, state, changed));
+    if (rows.length > mostRows) shown.push(moreRow(rows.length - mostRows, names.length + 1, more));
+    table.tBodies[0].replaceChildren(...shown);
     said.textContent = error ?? `${rows.length} of ${study.runs.length} runs`;
     table.dataset.rows = String(rows.length);
     return rows;
+  }
+
+  function more() {
+    const first = mostRows;
+    mostRows = Infinity;
+    draw();
+    table.tBodies[0].rows[first].querySelector("input").focus();
   }
 
   filter.addEventListener("input", draw);
@@ -63,6 +75,19 @@ function headCell(text) {
   cell.scope = "col";
   cell.textContent = text;
   return cell;
+}
+
+/** The last row of a long table: a button for the rest. */
+function moreRow(count, width, more) {
+  const row = document.createElement("tr");
+  const cell = row.insertCell();
+  cell.colSpan = width;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = `Show the other ${count} rows`;
+  button.addEventListener("click", more);
+  cell.append(button);
+  return row;
 }
 
 function runRow(run, names, state, changed) {

@@ -41,7 +41,11 @@ function viewOf(study, state) {
   const optimum = (flops) => optimumOf(law.p, found.ladder, flops);
   const shown = new Set(runs.map((run) => run.index));
   const curves = study.curves.filter((curve) => shown.has(curve.run));
-  return { study, state, convention: found, fit, law, runs, used, isFitted, n, c, optimum, curves };
+  const sizeExtent = extent(study.runs.map(n)) ?? [1, 1];
+  return {
+    ...{ study, state, convention: found, fit, law, runs, used, isFitted },
+    ...{ n, c, optimum, curves, sizeExtent },
+  };
 }
 
 function lawOf(fit, used, convention, n) {
@@ -106,7 +110,7 @@ const VIRIDIS_ON_DARK = [
 
 /** Colour of a size among all sizes of a study, by its log. */
 function sizeColor(view, n) {
-  const [low, high] = extent(view.study.runs.map(view.n)) ?? [1, 1];
+  const [low, high] = view.sizeExtent;
   const share = high > low ? Math.log(n / low) / Math.log(high / low) : 0.5;
   return mixed(isDark() ? VIRIDIS_ON_DARK : VIRIDIS, share);
 }

@@ -37,9 +37,10 @@ async function wire(study, headline, drawCharts, onConvention = () => {}) {
   });
   makeDownloads(study);
   makeThemeToggle(changed);
-  drawTable();
+  addEventListener("beforeprint", drawAll);
   onConvention(state);
-  await changed();
+  const drawn = changed();
+  await drawn.then(drawTable); // a thousand rows are work, and stand below the charts
 }
 
 /** The law in words, and as data for whoever reads the page by a program. */
