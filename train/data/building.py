@@ -17,7 +17,7 @@ import numpy as np
 from train.data import ngrams, tokenfiles
 from train.data.cleaning import add_to_hash, normalised
 from train.data.documents import Document, Source
-from train.data.overlap import overlap
+from train.data.overlap import overlaps
 from train.data.resuming import Resumable
 from train.data.surveying import NOTE_EVERY_BYTES, Survey, has_changed, identity, survey
 from train.data.tokenfiles import CorpusError, Split, TokenizedCorpus
@@ -97,7 +97,7 @@ def build_bytes(
         "n_duplicates_dropped": sum(n for why, n in found.n_dropped.items() if "copies" in why),
         "n_dropped": found.n_dropped,
         "ngram_nats": _ngrams(train, texts["validation"], BYTES.vocab_size),
-        "overlap": {split: overlap(train, texts[split]) for split in splits[1:]},
+        "overlap": overlaps(train, texts),
         "about": about(source),
     }
     tokenfiles.finish(folder, values, np.dtype(np.uint8))

@@ -338,6 +338,7 @@ def _documents(source: Source, tfds_dir: Path, log: Log) -> Callable[[], Iterabl
     for killed in folder.glob("*/incomplete.*"):
         shutil.rmtree(killed)
     log(f"storing the documents of {source.name} (or finding them stored)")
+    source = _told(source, building.Progress(log, f"storing {source.name}"))
     try:
         stored = build_documents(source, tfds_dir)
     except CorpusError:
@@ -349,6 +350,19 @@ def _documents(source: Source, tfds_dir: Path, log: Log) -> Callable[[], Iterabl
         shutil.rmtree(folder)
         stored = build_documents(source, tfds_dir)
     return lambda: stored
+
+
+def _told(source: Source, progress: Callable[[int], object]) -> Source:
+    """The source, telling how many bytes were read of it whenever it is read."""
+
+    def read() -> Iterator[Document]:
+        n_bytes = 0
+        for document in source.read():
+            yield document
+            n_bytes += len(document.text.encode("utf-8", errors="replace"))
+            progress(n_bytes)
+
+    return replace(source, read=read)
 
 
 @contextmanager
