@@ -16,7 +16,6 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from train.data.cleaning import add_to_hash
 from train.data.documents import Document, Source
 
-
 _SPLIT = "documents"
 _EXAMPLES_AT_ONCE = 32
 _EXAMPLES_A_FILE = 1 << 20
