@@ -1,6 +1,6 @@
 """How much of a held-out split's text occurs in training: a check for contamination."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -17,7 +17,9 @@ _NONE = np.zeros(0, np.uint64)
 
 
 def overlaps(
-    train_bytes: np.ndarray | FileTokens, held_out: Mapping[str, np.ndarray]
+    train_bytes: np.ndarray | FileTokens,
+    held_out: Mapping[str, np.ndarray],
+    told: Callable[[int], object] = lambda n: None,
 ) -> dict[str, float]:
     """Share of each held-out text's windows of 64 bytes that occur in the training text.
 
@@ -27,6 +29,7 @@ def overlaps(
     Args:
         train_bytes: uint8, documents in a row.
         held_out: such texts by name.
+        told: is given the bytes of training text searched so far.
     Returns: 0 to 1 for each name; 0 for a text shorter than a window.
     """
     asked = {name: np.concatenate([_NONE, *_chosen(text)]) for name, text in held_out.items()}
@@ -34,7 +37,8 @@ def overlaps(
     if wanted.size == 0:
         return dict.fromkeys(held_out, 0.0)
     is_found = np.zeros(wanted.size, bool)
-    for hashes in _chosen(train_bytes):
+    for n_pieces, hashes in enumerate(_chosen(train_bytes)):
+        told(n_pieces * _CHUNK_BYTES)
         places = np.searchsorted(wanted, hashes).clip(max=wanted.size - 1)
         is_found[places[wanted[places] == hashes]] = True
     found = {name: is_found[np.searchsorted(wanted, hashes)] for name, hashes in asked.items()}
