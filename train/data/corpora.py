@@ -322,14 +322,17 @@ def _text_to_learn(corpus: TokenizedCorpus) -> Iterator[str]:
 
 
 def _at_hand(source: Source, tfds_dir: Path, log: Log) -> Source:
-    """The source with what it has to fetch, or with what the user once gave and is stored."""
+    """The source with what it has to fetch, or with what the user once gave and is stored.
+
+    Its version is asked for once: for some it is a checksum of all the text.
+    """
     if source.fetch is not None:
         source.fetch(log)
-    if source.needs and not source.version():
+    version = source.version()
+    if source.needs and not version:
         stored = sorted(tfds_dir.glob(f"{source.name}/*/*/dataset_info.json"))
         version = stored[-1].parents[1].name if stored else ""
-        return replace(source, version=lambda: version)
-    return source
+    return replace(source, version=lambda: version)
 
 
 def _documents(source: Source, tfds_dir: Path, log: Log) -> Callable[[], Iterable[Document]]:
