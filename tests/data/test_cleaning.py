@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from train.data import building, tokenfiles
 from train.data.cleaning import N_HASHES, near_copies, normalised, sketch
 from train.data.documents import Cleaning, Document, SplitRule
-from train.data.overlap import WINDOW_BYTES, overlap, window_hashes
+from train.data.overlap import WINDOW_BYTES, overlaps, window_hashes
 from train.data.sources import SOURCES
 from train.data.surveying import survey
 
@@ -146,8 +146,9 @@ def test_window_hashes_are_those_of_the_windows():
 def test_overlap_is_the_share_of_text_that_is_shared():
     rng = np.random.default_rng(1)
     train, other = (rng.integers(1, 256, 200_000).astype(np.uint8) for _ in range(2))
-    assert overlap(train, other) == 0
-    assert overlap(train, train[50_000:90_000]) == 1
     half = np.concatenate([other[:30_000], train[:30_000]])
-    assert overlap(train, half) == pytest.approx(0.5, abs=0.05)
-    assert overlap(train, other[:10]) == 0
+    texts = {"other": other, "same": train[50_000:90_000], "half": half, "short": other[:10]}
+    shares = overlaps(train, texts)
+    assert (shares["other"], shares["same"], shares["short"]) == (0, 1, 0)
+    assert shares["half"] == pytest.approx(0.5, abs=0.05)
+    assert overlaps(train, {"short": other[:10]}) == {"short": 0}

@@ -101,6 +101,32 @@ def test_documents_go_through_tfds_unchanged(sotu_dir):
     assert "tensorflow" not in sys.modules
 
 
+def test_documents_are_stored_as_they_are_read(tmp_path, monkeypatch):
+    """TFDS would hold them, and then ask for TensorFlow; here they go to files, one at a time."""
+    monkeypatch.setattr(builders, "_EXAMPLES_AT_ONCE", 10)
+    monkeypatch.setattr(builders, "_EXAMPLES_A_FILE", 20)
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 100)
+    n_files = []
+
+    def read():
+        for document in small_documents():
+            n_files.append(len(list(tmp_path.rglob("*.array_record*"))))
+            yield document
+
+    source = replace(SOURCES["python-code"], read=read, field_types={})
+    stored = builders.build_documents(source, tmp_path)
+    assert list(stored) == [replace(document, fields={}) for document in small_documents()]
+    assert n_files[0] == 0 and n_files[-1] >= len(stored) // 20 > 1
+
+
+def test_storing_documents_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(building, "_TELL_EVERY_S", 0.0)
+    source = replace(SOURCES["python-code"], read=lambda: iter(small_documents()), field_types={})
+    monkeypatch.setitem(SOURCES, "python-code", source)
+    prepare("python-code", tmp_path)
+    assert "storing python-code: 0 MB" in capsys.readouterr().out
+
+
 def test_builder_information_is_stored_with_the_data(sotu_dir):
     (path,) = sotu_dir.glob("tfds/sotu/0.1.2/*/dataset_info.json")
     info = json.loads(path.read_text())

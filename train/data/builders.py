@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
@@ -10,15 +11,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from train.data.cleaning import add_to_hash
 from train.data.documents import Document, Source
 
+_SPLIT = "documents"
+_EXAMPLES_AT_ONCE = 32
+_EXAMPLES_A_FILE = 1 << 20
 
-class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+
+class DocumentsBuilder(FileReaderBuilder, skip_registration=True):
     """One split "documents": key, text and the fields of its source.
 
-    Its metadata holds `content_hash`, the sha256 of all documents in key order.
+    Its metadata holds `content_hash`, the sha256 of all documents in key order. Examples are
+    written one after another: the builders of TFDS that take a generator hold up to 1,000 MiB of
+    it in memory to shuffle it, and need TensorFlow for what is beyond.
     """
 
     VERSION: ClassVar[Any] = tfds.core.Version("1.0.0")
@@ -41,16 +49,23 @@ class DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             metadata=tfds.core.MetadataDict(content_hash=""),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {"documents": self._generate_examples()}
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+        written = self._info()  # of the folder that gets its name when it is whole
+        writer = tfds.core.SequentialWriter(written, _EXAMPLES_A_FILE, file_format="array_record")
+        writer.initialize_splits([_SPLIT])
+        examples = self._examples()
+        while batch := list(itertools.islice(examples, _EXAMPLES_AT_ONCE)):
+            writer.add_examples({_SPLIT: batch})
+        writer.close_all()
+        self.info.set_splits(written.splits)
 
-    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _examples(self) -> Iterator[dict[str, Any]]:
         hashes = {}
         for document in self.source.read():
             digest = hashlib.sha256()
             add_to_hash(digest, document.key, document.text.encode("utf-8"))
             hashes[document.key] = digest.digest()
-            yield document.key, {"key": document.key, "text": document.text, **document.fields}
+            yield {"key": document.key, "text": document.text, **document.fields}
         metadata: Any = self.info.metadata
         metadata["content_hash"] = _hash_of_all(hashes)
 
@@ -71,14 +86,14 @@ def _builder_of(source: Source) -> type[DocumentsBuilder]:
 class StoredDocuments(Sequence[Document]):
     """Documents of a TFDS dataset of ours in key order, read as they are asked for.
 
-    TFDS stores examples in the order of a hash of their keys, hence the sort.
+    TFDS's own builders store examples in the order of a hash of their keys, hence the sort.
 
     Raises: ValueError: their checksum is not the one that was written with them.
     """
 
     def __init__(self, builder: Any, field_types: dict[str, type]):
         splits = builder.as_data_source()
-        self._examples, self._field_types = splits["documents"], field_types
+        self._examples, self._field_types = splits[_SPLIT], field_types
         keys, hashes = [], {}
         for index in range(len(self._examples)):
             document, digest = self._read(index), hashlib.sha256()

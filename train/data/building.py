@@ -17,7 +17,7 @@ import numpy as np
 from train.data import ngrams, tokenfiles
 from train.data.cleaning import add_to_hash, normalised
 from train.data.documents import Document, Source
-from train.data.overlap import overlap
+from train.data.overlap import overlaps
 from train.data.resuming import Resumable
 from train.data.surveying import NOTE_EVERY_BYTES, Survey, has_changed, identity, survey
 from train.data.tokenfiles import CorpusError, Split, TokenizedCorpus
@@ -85,6 +85,8 @@ def build_bytes(
         tokenfiles.write_starts(folder, split, starts)
     texts = {split: np.fromfile(folder / f"{split}.bin", np.uint8) for split in splits[1:]}
     train = tokenfiles.FileTokens(folder / "train.bin", np.dtype(np.uint8))
+    log(f"counting n-grams of {source.name}")
+    searched = Progress(log, f"looking for held-out text in {source.name}", len(train))
     values = {
         "name": source.name,
         "origin": source.origin,
@@ -97,7 +99,7 @@ def build_bytes(
         "n_duplicates_dropped": sum(n for why, n in found.n_dropped.items() if "copies" in why),
         "n_dropped": found.n_dropped,
         "ngram_nats": _ngrams(train, texts["validation"], BYTES.vocab_size),
-        "overlap": {split: overlap(train, texts[split]) for split in splits[1:]},
+        "overlap": overlaps(train, texts, searched),
         "about": about(source),
     }
     tokenfiles.finish(folder, values, np.dtype(np.uint8))
@@ -193,6 +195,7 @@ def build_tokens(
         tokenfiles.write_keys(folder, split, corpus.keys(split))
     train = tokenfiles.FileTokens(folder / "train.bin", dtype)
     validation = np.fromfile(folder / "validation.bin", dtype)
+    log(f"counting n-grams of {corpus.name}")
     values = {
         "name": corpus.name,
         "origin": corpus.origin,

@@ -5,12 +5,11 @@ them, and `tokens/<corpus>-<tokenizer>/` the token files (tokenfiles.py). Such a
 one rename, so a half-written corpus is never seen under its name.
 """
 
-import errno
-import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from train.data import building, tokenfiles
 from train.data.documents import Document, Source, slug
 from train.data.languages import names as languages
 from train.data.languages.symbols import SymbolTokenizer
+from train.data.room import is_out_of_space, lock, room_for
 from train.data.sources import OPEN_ENDED, SOURCES, get_source
 from train.data.tokenfiles import CorpusError, Split, TokenizedCorpus
 from train.data.tokenizers import (
@@ -39,8 +39,6 @@ _SYMBOLS = "symbols"
 _N_FIRST = 8
 _TRAINED_ON_BYTES = 1 << 26
 _STRETCH_BYTES = 1 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_SPACE_WORDS = ("no space left", "quota exceeded", "file too large", "resource_exhausted")
 
 
 def available() -> dict[str, str]:
@@ -87,7 +85,10 @@ def prepare(
             log(f"{problem} (doing so now)")
     if kept_as != BYTES.name:
         corpus = prepare(name, data_dir, given=given, log=log)
-    with _lock(folder.with_name(f"{folder.name}.lock"), name, log), _room_for(name, folder):
+    with (
+        lock(folder.with_name(f"{folder.name}.lock"), name, log),
+        room_for(name, folder, _unfinished(folder)),
+    ):
         try:  # another process may have built it while this one waited
             return _read(name, data_dir, kept_as, every_byte=True)
         except CorpusError:
@@ -190,7 +191,10 @@ def _prepare_language(name: str, data_dir: Path, log: Log) -> TokenizedCorpus:
     """Draw the tokens of a generated language unless intact ones are there, and load them."""
     named = languages.parse(name)
     folder = _folder(named.name, data_dir, _SYMBOLS)
-    with _lock(folder.with_name(f"{named.name}.lock"), name, log), _room_for(name, folder):
+    with (
+        lock(folder.with_name(f"{named.name}.lock"), name, log),
+        room_for(name, folder, _unfinished(folder)),
+    ):
         try:
             return load(name, data_dir)
         except CorpusError as problem:
@@ -318,14 +322,17 @@ def _text_to_learn(corpus: TokenizedCorpus) -> Iterator[str]:
 
 
 def _at_hand(source: Source, tfds_dir: Path, log: Log) -> Source:
-    """The source with what it has to fetch, or with what the user once gave and is stored."""
+    """The source with what it has to fetch, or with what the user once gave and is stored.
+
+    Its version is asked for once: for some it is a checksum of all the text.
+    """
     if source.fetch is not None:
         source.fetch(log)
-    if source.needs and not source.version():
+    version = source.version()
+    if source.needs and not version:
         stored = sorted(tfds_dir.glob(f"{source.name}/*/*/dataset_info.json"))
         version = stored[-1].parents[1].name if stored else ""
-        return replace(source, version=lambda: version)
-    return source
+    return replace(source, version=lambda: version)
 
 
 def _documents(source: Source, tfds_dir: Path, log: Log) -> Callable[[], Iterable[Document]]:
@@ -338,12 +345,13 @@ def _documents(source: Source, tfds_dir: Path, log: Log) -> Callable[[], Iterabl
     for killed in folder.glob("*/incomplete.*"):
         shutil.rmtree(killed)
     log(f"storing the documents of {source.name} (or finding them stored)")
+    source = _told(source, building.Progress(log, f"storing {source.name}"))
     try:
         stored = build_documents(source, tfds_dir)
     except CorpusError:
         raise
     except Exception as error:  # TFDS and ArrayRecord report damaged files in many ways
-        if not folder.exists() or _is_out_of_space(error):
+        if not folder.exists() or is_out_of_space(error):
             raise
         log(f"{folder} cannot be read ({error}); building it anew")
         shutil.rmtree(folder)
@@ -351,36 +359,17 @@ def _documents(source: Source, tfds_dir: Path, log: Log) -> Callable[[], Iterabl
     return lambda: stored
 
 
-@contextmanager
-def _room_for(name: str, folder: Path) -> Iterator[None]:
-    """Says it in one line where the disk is full, and leaves nothing half-built on it."""
-    try:
-        yield
-    except Exception as error:
-        if not _is_out_of_space(error):
-            raise
-        shutil.rmtree(_unfinished(folder), ignore_errors=True)
-        n_free = shutil.disk_usage(folder.parent).free
-        raise CorpusError(
-            f"no room to prepare {name} in {folder.parent} ({n_free / 1e6:,.0f} MB free): {error}; "
-            "make room or give another folder (--out DIR), and prepare again"
-        ) from error
+def _told(source: Source, progress: Callable[[int], object]) -> Source:
+    """The source, telling how many bytes were read of it whenever it is read."""
 
+    stdout = sys.stdout  # which is not TFDS's to silence here
 
-def _is_out_of_space(error: Exception) -> bool:
-    words = str(error).lower()
-    is_known = isinstance(error, OSError) and error.errno in _NO_SPACE
-    return is_known or any(known in words for known in _NO_SPACE_WORDS)
+    def read() -> Iterator[Document]:
+        n_bytes = 0
+        for document in source.read():
+            yield document
+            n_bytes += len(document.text.encode("utf-8", errors="replace"))
+            with redirect_stdout(stdout):
+                progress(n_bytes)
 
-
-@contextmanager
-def _lock(path: Path, name: str, log: Log) -> Iterator[None]:
-    # The kernel drops the lock of a process that dies, so nothing needs clearing by hand.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log(f"another process is preparing {name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return replace(source, read=read)

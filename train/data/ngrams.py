@@ -3,6 +3,8 @@
 import numpy as np
 
 _SMOOTHING = 0.01
+_PIECE = 1 << 19
+"""N-grams that are looked up at once."""
 
 
 def ngram_entropies(
@@ -31,15 +33,29 @@ def ngram_entropies(
     contexts, context_counts = np.zeros(1, np.uint64), np.array([len(train_tokens)])
     blocks, losses = [0.0], []
     for n in range(1, max_n + 1):
-        codes, counts = np.unique(_packed(train_tokens, n, bits), return_counts=True)
+        codes, counts = _counted(train_tokens, n, bits)
         n_grams = counts.sum()
         blocks.append(np.log(n_grams) - float(counts @ np.log(counts)) / n_grams)
-        asked = _packed(validation_tokens, n, bits)
-        seen = lookup(codes, counts, asked) + _SMOOTHING
-        context = lookup(contexts, context_counts, asked >> asked.dtype.type(bits))
-        losses.append(float(np.mean(np.log(context + vocab_size * _SMOOTHING) - np.log(seen))))
+        total = 0.0
+        for start in range(0, len(validation_tokens) - n + 1, _PIECE):
+            asked = _packed(validation_tokens[start : start + _PIECE + n - 1], n, bits)
+            seen = lookup(codes, counts, asked) + _SMOOTHING
+            context = lookup(contexts, context_counts, asked >> asked.dtype.type(bits))
+            nats = np.log(context + vocab_size * _SMOOTHING) - np.log(seen)
+            total += float(np.sum(nats))
+        losses.append(total / (len(validation_tokens) - n + 1))
         contexts, context_counts = codes, counts
     return {"train": tuple(float(h) for h in np.diff(blocks)), "validation": tuple(losses)}
+
+
+def _counted(tokens: np.ndarray, n: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """The different n-grams in order, and how often each occurs."""
+    grams = _packed(tokens, n, bits)
+    grams.sort()
+    is_first = np.ones(len(grams), bool)
+    np.not_equal(grams[1:], grams[:-1], out=is_first[1:])
+    starts = np.flatnonzero(is_first)
+    return grams[starts], np.diff(starts, append=len(grams))
 
 
 def _packed(tokens: np.ndarray, n: int, bits: int) -> np.ndarray:
@@ -47,8 +63,9 @@ def _packed(tokens: np.ndarray, n: int, bits: int) -> np.ndarray:
     dtype = np.uint32 if bits * n <= 32 else np.uint64
     n_grams = len(tokens) - n + 1
     packed = np.zeros(n_grams, dtype)
-    for i in range(n):
-        packed = (packed << dtype(bits)) | tokens[i : i + n_grams].astype(dtype)
+    for i in range(n):  # in place: these are the largest arrays of a whole build
+        packed <<= dtype(bits)
+        packed |= tokens[i : i + n_grams]
     return packed
 
 
