@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import diverged
-from experiments.plan import Plan, plan_from_json
-from experiments.workspace import SweepFolder, read_json
+from experiments.plan import Plan, frozen_plan
+from experiments.workspace import SweepFolder
 from model.accounting import count_params
 from train.config import RunSpec, SpecError
 from train.jobs import Job, n_flops_own
@@ -106,7 +106,7 @@ def read_cells(folder: SweepFolder, store: Path) -> SweepCells:
         raise SpecError(f"sweep {folder.path.name} has no plan; run it first")
     kept = _kept(folder)
     if kept is None or _grows(kept.experiment):
-        plan = plan_from_json(read_json(folder.plan))
+        plan = frozen_plan(folder)
         cells = all_cells(plan, folder, store)
         return SweepCells(plan.name, plan.experiment, plan.hash, cells)
     if folder.retries.exists():

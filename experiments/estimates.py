@@ -287,7 +287,11 @@ def probe(n_workers: int) -> float:
     """
     if has_accelerator():
         return math.nan
-    code = f"from experiments.estimates import product_rate; print(product_rate({PROBE_SECONDS}))"
+    # Of a launcher that was killed nobody reads the answer; a probe ends without a word then.
+    code = (
+        "import signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL); "
+        f"from experiments.estimates import product_rate; print(product_rate({PROBE_SECONDS}))"
+    )
     one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
     paths = [p for p in sys.path if p]
     env = {**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(paths)}

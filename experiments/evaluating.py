@@ -85,8 +85,8 @@ def chosen(workspace: "Workspace", target: str) -> tuple[list[Record], "Plan | N
 
     Raises: SpecError: a sweep without a finished run, or no (or several) runs of that name.
     """
+    from experiments.plan import frozen_plan
     from experiments.sampling import find_run
-    from experiments.stages import frozen_plan
     from train.config import SpecError
     from train.records import read_run
 

@@ -18,7 +18,7 @@ def kept(name: str, home: Path) -> SweepFolder:
 def keep(name: str, scale: str, workspace: Workspace, home: Path) -> str:
     """Copy what a sweep left into the folder of results; the answer says what was done."""
     from experiments.compact import compact
-    from experiments.stages import frozen_plan
+    from experiments.plan import frozen_plan
 
     sweep = name if scale == "laptop" else f"{name}-{scale}"
     folder, to = workspace.sweep(sweep), kept(name, home)

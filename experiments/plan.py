@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from experiments.branches import make_jobs
+from experiments.workspace import SweepFolder, read_json
 from model.accounting import FLOPS_CONVENTIONS, FlopsConvention, train_flops
 from train.config import RunSpec, SpecError, canonical_json, from_json, to_json, without_added
 from train.jobs import Job
@@ -108,6 +109,22 @@ class Plan:
             "overrides": self.overrides,
             "cells": [{"run_id": c.spec.run_id, **_cell_json(c)} for c in self.cells],
         }
+
+
+def frozen_plan(folder: SweepFolder) -> Plan:
+    """The plan of a sweep.
+
+    Raises: SpecError: there is none, or it is damaged or was edited.
+    """
+    if not folder.plan.exists():
+        raise SpecError(f"sweep {folder.path.name} has no plan; run it first")
+    values = read_json(folder.plan)
+    try:
+        return plan_from_json(values)
+    except SpecError as error:
+        raise SpecError(
+            f"{folder.plan}: {error}; move {folder.path} away and run again, finished runs are kept"
+        ) from error
 
 
 def plan_from_json(values: dict[str, Any]) -> Plan:

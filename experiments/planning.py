@@ -18,8 +18,8 @@ from experiments.estimates import (
     probe,
 )
 from experiments.executors import How
-from experiments.plan import Cell, Plan, charged_flops, plan_from_json
-from experiments.workspace import SweepFolder, Workspace, read_json, write_json_once
+from experiments.plan import Cell, Plan, charged_flops, frozen_plan
+from experiments.workspace import SweepFolder, Workspace, write_json_once
 from model.accounting import FLOPS_CONVENTIONS, count_params, train_flops
 from train.config import SpecError
 from train.data.batches import n_windows
@@ -109,7 +109,7 @@ def limited(
         name = trimming.trimmed_name(plan, budget)
         # Its estimates may say another thing by now; a sweep that was begun keeps its runs.
         if (folder := workspace.sweep(name)).plan.exists():
-            frozen = plan_from_json(read_json(folder.plan))
+            frozen = frozen_plan(folder)
             kept = {cell.spec.run_id for cell in frozen.cells if cell.role != "trunk"}
             if kept <= {cell.spec.run_id for cell in plan.cells}:
                 return frozen, tuple(

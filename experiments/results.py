@@ -69,7 +69,7 @@ def results(flags: ResultsFlags) -> int:
 def concluded(folder: SweepFolder) -> tuple[Plan, Sweep, Ending]:
     """The plan, records and ending of kept records."""
     from experiments import ending
-    from experiments.stages import frozen_plan
+    from experiments.plan import frozen_plan
 
     plan, sweep = frozen_plan(folder), load_sweep(folder.path)
     experiment = ending.of_plan(plan)

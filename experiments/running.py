@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.running import FinalLoss, end_of, predict_final
-from experiments.stages import frozen_plan
+from experiments.plan import frozen_plan
 from experiments.workspace import Workspace
 from train.config import RunSpec, SpecError
 from train.records import attempts, committed_attempt, read_points, read_run

@@ -25,7 +25,7 @@ from experiments.executors.failures import RunsFailed
 from experiments.halting import refuse_cancelled
 from experiments.ladder_report import run_rows
 from experiments.leftovers import remove_leftovers
-from experiments.plan import Cell, Plan, plan_from_json
+from experiments.plan import Cell, Plan, frozen_plan
 from experiments.planning import NO_LIMITS, Limits, calibration_of, limited, write_estimates
 from experiments.printing import print_tables
 from experiments.workspace import (
@@ -244,16 +244,6 @@ def freeze_plan(plan: Plan, folder: SweepFolder) -> None:
             f"{folder.plan} holds plan {frozen}, not {plan.hash} (text, code or options "
             f"changed); move {folder.path} away, finished runs are kept elsewhere"
         )
-
-
-def frozen_plan(folder: SweepFolder) -> Plan:
-    """The plan of a sweep.
-
-    Raises: SpecError: there is none, or it was edited.
-    """
-    if not folder.plan.exists():
-        raise SpecError(f"sweep {folder.path.name} has no plan; run it first")
-    return plan_from_json(read_json(folder.plan))
 
 
 def fit_sweep(plan: Plan, folder: SweepFolder) -> Study:

@@ -12,8 +12,8 @@ from analysis.load import points_from_runs
 from experiments import diverged, quickstart, stages, tune
 from experiments.cells import read_cells
 from experiments.compact import compact
-from experiments.plan import Cell, Plan, Role
-from experiments.stages import Stage, freeze_plan, frozen_plan, repeat_diverged, train
+from experiments.plan import Cell, Plan, Role, frozen_plan
+from experiments.stages import Stage, freeze_plan, repeat_diverged, train
 from experiments.status import sweep_status
 from experiments.status_view import _note
 from train import loop

@@ -10,8 +10,9 @@ from rich.console import Console
 from experiments import stages, summary
 from experiments.compact import compact
 from experiments.executors.local import execute
+from experiments.plan import frozen_plan
 from experiments.progress import SweepProgress
-from experiments.stages import Stage, freeze_plan, frozen_plan
+from experiments.stages import Stage, freeze_plan
 from experiments.workspace import read_json, write_json, write_json_once
 from model.accounting import train_flops_per_token
 from train import records
@@ -44,6 +45,13 @@ def test_a_plan_is_frozen_once(plan, folder):
     with pytest.raises(SpecError, match=f"holds plan {plan.hash}, not {other.hash}"):
         freeze_plan(other, folder)
     assert folder.plan.read_bytes() == text
+
+
+def test_a_damaged_plan_is_told_by_its_file(plan, folder):
+    freeze_plan(plan, folder)
+    folder.plan.write_text(folder.plan.read_text().replace("n_tokens_unique", "n_tokeNs_unique"))
+    with pytest.raises(SpecError, match=r"plan\.json: .*n_tokeNs_unique.*; move .* away"):
+        frozen_plan(folder)
 
 
 def test_a_sweep_without_a_plan_is_said(workspace):
