@@ -195,7 +195,7 @@ def test_cells_are_those_of_the_plan_with_or_without_their_table(
 ):
     kept = read_cells(folder, workspace.runs)
     assert kept.cells == cell_rows(plan) and kept.plan_hash == plan.hash
-    monkeypatch.setattr(cell_table, "plan_from_json", lambda values: pytest.fail("not needed"))
+    monkeypatch.setattr(cell_table, "frozen_plan", lambda folder: pytest.fail("not needed"))
     assert read_cells(folder, workspace.runs) == kept
     monkeypatch.undo()
     folder.cells_table.write_bytes(b"damaged")
