@@ -99,11 +99,11 @@ def _steps_panel(ax: Axes, steps: tuple[Step, ...]) -> None:
             _mark(ax, y, a, interval or (math.nan, math.nan), "d", style.BLACK, "printed", named)
     for published_a, label in ((0.5, "0.5"), (published.KAPLAN_2020_OPTIMA["N"][1], "Kaplan 0.73")):
         ax.axvline(published_a, color=style.GREY, linewidth=0.8, linestyle="--", zorder=1)
-        ax.text(published_a, len(steps) - 0.2, label, fontsize=style.SMALL_SIZE, color=style.GREY,
+        ax.text(published_a, len(steps) - 0.15, label, fontsize=style.SMALL_SIZE, color=style.GREY,
                 ha="center", va="bottom", bbox=style.PAPER)  # fmt: skip
     style.label_axes(ax, "exponent a of the optimal size, N* ∝ Cᵃ", "")
     ax.set_yticks(range(len(steps)), labels=[step.name for step in steps])
-    ax.set(ylim=(len(steps) - 0.15, -0.65))
+    ax.set(ylim=(len(steps) + 0.05, -0.65))
     ax.grid(False, axis="y")
     ax.margins(x=0.08)
 
