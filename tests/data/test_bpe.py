@@ -64,12 +64,16 @@ def test_end_of_text_is_shown_as_a_newline(bpe):
     assert bpe.decode(np.concatenate(parts)) == "the state\n of"
 
 
+WITH_SPACE = ["b ", "\n\n", " \n", "  ", "the state", "'s"]
+
+
 @given(
     st.lists(
-        st.sampled_from(["a", "b ", "\n", "\n\n", " \n", "é", "the state", "\t", "'s"]), max_size=40
+        st.sampled_from(list("a1_é³。\t\n\x1c\x85\xa0\u0301\u180e\u200b\u3000") + WITH_SPACE),
+        max_size=40,
     )
 )
-@settings(max_examples=60)
+@settings(max_examples=100)
 def test_long_texts_are_cut_where_no_token_spans(bpe, parts):
     text = "".join(parts)
     whole = bpe._engine.encode(text).ids

@@ -7,6 +7,7 @@ Prints a row a scenario; exit code 1 if anything was not as it must be. Everythi
 import argparse
 import functools
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -92,6 +93,8 @@ def main() -> int:
     flags = parser.parse_args()
     if unknown := sorted(set(flags.scenarios) - set(SCENARIOS)):
         parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
+    # A shell has its background jobs ignore Ctrl-C, and launchers would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as temporary:
         folder = flags.folder or Path(temporary)
         names = flags.scenarios or [*SCENARIOS]
