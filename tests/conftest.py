@@ -21,13 +21,13 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 
-# A shell has its background jobs ignore Ctrl-C, and the launchers that tests interrupt inherit it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import hypothesis
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # for tiny_study
+
+# A shell has its background jobs ignore Ctrl-C, and the launchers that tests interrupt inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TYPECHECKED = ("model", "train", "analysis")
 
