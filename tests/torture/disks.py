@@ -137,7 +137,13 @@ def _wait(launch: Launch, path: Path, more_s: float) -> None:
 
 
 def _mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True, capture_output=True)
+    """Tried again while the disk is busy: a killed process may take a moment to close its files."""
+    for _ in range(100):
+        done = subprocess.run(["mount", *arguments], capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        time.sleep(0.1)
+    raise OSError(done.stderr.strip())
 
 
 def _mount_works() -> bool:
