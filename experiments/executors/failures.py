@@ -68,7 +68,8 @@ def describe(failed: RunsFailed) -> list[str]:
         lines.append(f"  {failure.run_id} {failure.n_layers}x{failure.d_model}: {failure.reason}")
         if failure.suggestion:
             lines.append(f"    {failure.suggestion}")
-        if end := last_lines(failure.log):
+        end = [] if failure.is_machine else last_lines(failure.log)  # there the reason says it all
+        if end:
             lines += [f"    {failure.log} ends:", *(f"    | {line}" for line in end)]
     own = [failure for failure in failed.failures if not failure.is_machine]
     if len(own) < n:
