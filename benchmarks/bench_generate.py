@@ -7,7 +7,7 @@ between them are what a token costs on average. That kept keys give the tokens o
 checked besides. Printed are medians of rounds that alternate in one process, of the time on the
 clock and of processor time, which other work on the machine disturbs less.
 
-    python benchmarks/bench_generate.py [--rounds 3] [--gpt2]
+    python benchmarks/bench_generate.py [--prompts 1 8] [--rounds 3] [--gpt2]
 """
 
 import argparse
@@ -24,6 +24,7 @@ LENGTHS = (64, 128, 192, 256, 319)
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, nargs="+", default=(1, 8), help="in a batch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gpt2", action="store_true", help="also GPT-2's smallest shape")
     flags = parser.parse_args()
@@ -34,19 +35,21 @@ def main() -> None:
     from model.ladders import LADDERS
 
     seq_len = N_PROMPT + N_NEW
-    print(f"{N_NEW} new tokens after {N_PROMPT}, one prompt; ms a token")
+    print(f"{N_NEW} new tokens after {N_PROMPT} for each prompt; ms a pass")
     for n_layers, d_model, n_heads in ((4, 80, 5), (6, 256, 16), (8, 320, 5)):
         cfg = ModelConfig(
             n_layers, d_model, n_heads, d_model // n_heads, 4 * d_model, 256, seq_len=seq_len
         )
-        report(f"{n_layers}x{d_model}, bytes", cfg, flags.rounds)
+        for n in flags.prompts:
+            report(f"{n_layers}x{d_model}, bytes, {n} prompts", cfg, flags.rounds, n)
     if flags.gpt2:
         cfg = dataclasses.replace(LADDERS["gpt2"][0].model, seq_len=seq_len)
-        report("gpt2-124m shape", cfg, flags.rounds)
+        for n in flags.prompts:
+            report(f"gpt2-124m shape, {n} prompts", cfg, flags.rounds, n)
 
 
-def report(name: str, cfg, rounds: int) -> None:
-    """Time both ways and print what a token takes, and the ratios."""
+def report(name: str, cfg, rounds: int, n_prompts: int) -> None:
+    """Time both ways and print what a token of every prompt takes, and the ratios."""
     import jax
     import numpy as np
 
@@ -54,19 +57,17 @@ def report(name: str, cfg, rounds: int) -> None:
     from model.sampling import generated
 
     params = jax.device_put(init_params(cfg, 0))
-    tokens_T = np.random.default_rng(0).integers(0, cfg.vocab_size, cfg.seq_len)
-    prompt, passed = tokens_T[:N_PROMPT], full_pass(cfg)
+    tokens_BT = np.random.default_rng(0).integers(0, cfg.vocab_size, (n_prompts, cfg.seq_len))
+    prompts, passed = tokens_BT[:, :N_PROMPT], full_pass(cfg)
 
     def drawn(n_tokens: int, is_cached: bool) -> list:
-        return list(generated(cfg, params, [prompt], n_tokens=n_tokens, is_cached=is_cached))
+        return list(generated(cfg, params, prompts, n_tokens=n_tokens, is_cached=is_cached))
 
     def kept() -> np.ndarray:
         return timed(lambda: drawn(N_NEW, True)) / N_NEW
 
     def full() -> np.ndarray:
-        passes = [
-            timed(lambda n=n: np.asarray(passed(params, tokens_T[None, :n]))) for n in LENGTHS
-        ]
+        passes = [timed(lambda n=n: np.asarray(passed(params, tokens_BT[:, :n]))) for n in LENGTHS]
         return np.trapezoid(passes, LENGTHS, axis=0) / (LENGTHS[-1] - LENGTHS[0])
 
     assert drawn(N_NEW, True)[:N_CHECKED] == drawn(N_CHECKED, False), "the two ways differ"
@@ -74,7 +75,7 @@ def report(name: str, cfg, rounds: int) -> None:
     rows = np.array([(kept(), full()) for _ in range(rounds)])
     (fast, slow), ratio = np.median(rows, axis=0), np.median(rows[:, 1] / rows[:, 0], axis=0)
     print(
-        f"{name:16} kept {fast[0]:7.2f}, full {slow[0]:8.2f}: {ratio[0]:5.1f}x;   "
+        f"{name:28} kept {fast[0]:7.2f}, full {slow[0]:8.2f}: {ratio[0]:5.1f}x;   "
         f"processor {fast[1]:7.2f}, {slow[1]:8.2f}: {ratio[1]:5.1f}x",
         flush=True,
     )
