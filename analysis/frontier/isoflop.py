@@ -234,15 +234,16 @@ def _status(curve: IsoflopMinimum) -> str:
     """Converged, with every doubt about this minimum."""
     parts = ["converged: interior" + (" and convex" if curve.method == "parabola" else "")]
     if curve.rms_share > POOR_FIT:
-        parts.append(f"fits badly: RMS residual is {curve.rms_share:.0%} of the basin's depth")
+        share = f"{curve.rms_share:.0%} of" if curve.rms_share < 10 else "over 10 times"
+        parts.append(f"fits badly: RMS residual is {share} the basin's depth")
     if abs(curve.curvature_t) < WEAK_T:
         parts.append(f"weak curvature: t={curve.curvature_t:.1f}")
     if end := _lowest_end(curve):
         parts.append(f"one-sided: {end} has the lowest loss")
     log_n = np.log(curve.size_n_params)
-    share = (math.log(curve.n_params) - log_n[0]) / (log_n[-1] - log_n[0])
-    if not OFF_CENTRE < share < 1 - OFF_CENTRE:
-        parts.append(f"off centre: N* at {share:.0%} of the grid's span in log N")
+    place = (math.log(curve.n_params) - log_n[0]) / (log_n[-1] - log_n[0])
+    if not OFF_CENTRE < place < 1 - OFF_CENTRE:
+        parts.append(f"off centre: N* at {place:.0%} of the grid's span in log N")
     spread = float(curve.size_train_flops.max() / curve.size_train_flops.min())
     if spread > 1 + CONSTANT_C:
         parts.append(f"C varies x{spread:.2f} within the budget, interpolated at the minimum")

@@ -146,6 +146,8 @@ def test_a_convex_parabola_that_fits_badly_says_so():
     assert hinge.ok and "fits badly: RMS residual" in hinge.status and hinge.rms_share > 0.2
     flat = minima(budget_of([2.05, 2.2, 2.0, 1.9, 2.2, 2.0, 2.1], sizes))[0]
     assert flat.ok and "weak curvature: t=" in flat.status and abs(flat.curvature_t) < 2
+    end_below = minima(budget_of([2.3, 3.0, 2.6, 2.1, 2.2, 2.4, 2.9], sizes))[0]
+    assert end_below.ok and "RMS residual is over 10 times the basin's depth" in end_below.status
 
 
 def test_curvature_t_is_that_of_the_regression():
